@@ -1,0 +1,195 @@
+"""Configuration: every key that mic_det adds to Detectron2's, with its default.
+
+``load_config`` is what the tools use: Detectron2's defaults, these keys, a YAML file (with
+``_BASE_``), then ``KEY VALUE`` overrides. A key that does not exist is refused by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from mic_det.core import QUALITY_MODES
+from mic_det.env import require_detectron2
+
+require_detectron2()
+
+from detectron2.config import CfgNode as CN  # noqa: E402
+from detectron2.config import get_cfg as detectron2_cfg  # noqa: E402
+
+TEST_MODELS = ("student", "teacher")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be meant; the message says which key and what to do."""
+
+
+def add_mic_config(cfg: CN) -> None:
+    """Add mic_det's keys to a Detectron2 config, in place."""
+    # Registered domains whose images, and nothing else, are used as the target. DATASETS.TRAIN
+    # stays the labelled source, DATASETS.TEST the labelled sets to evaluate on.
+    cfg.DATASETS.TARGET = ()
+    # Light photometric jitter of training images of both domains: factors of brightness, contrast
+    # and saturation are uniform in 1 -+ this. 0 switches it off.
+    cfg.INPUT.COLOR_JITTER = 0.0
+    # Target images an iteration, over all processes; 0: as many as SOLVER.IMS_PER_BATCH.
+    cfg.SOLVER.TARGET_IMS_PER_BATCH = 0
+    # "SGD" or "AdamW".
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    # "float16" (with loss scaling) or "bfloat16", when SOLVER.AMP.ENABLED.
+    cfg.SOLVER.AMP.DTYPE = "float16"
+
+    # Adversarial alignment (SADA: Chen et al., IJCV 2021).
+    cfg.MODEL.SADA = CN({"ENABLED": False})
+    # Weights of the three losses; 0 leaves the part out altogether.
+    cfg.MODEL.SADA.IMAGE_WEIGHT = 1.0
+    cfg.MODEL.SADA.INSTANCE_WEIGHT = 1.0
+    cfg.MODEL.SADA.CONSISTENCY_WEIGHT = 1.0
+    # What gradients are multiplied by (negated) when they leave the domain heads for the features.
+    cfg.MODEL.SADA.IMAGE_REVERSAL = 0.025
+    cfg.MODEL.SADA.INSTANCE_REVERSAL = 0.1
+    # The consistency term's gradients are multiplied by + this times the reversal factors.
+    cfg.MODEL.SADA.CONSISTENCY_SCALE = 0.1
+    # Hidden channels of the image and of the instance heads, and the latter's dropout.
+    cfg.MODEL.SADA.IMAGE_CHANNELS = 512
+    cfg.MODEL.SADA.INSTANCE_CHANNELS = 1024
+    cfg.MODEL.SADA.DROPOUT = 0.5
+
+    # Masked Image Consistency (MIC: Hoyer et al., CVPR 2023).
+    cfg.MODEL.MIC = CN({"ENABLED": False})
+    # lambda_M, the weight of the masked loss.
+    cfg.MODEL.MIC.WEIGHT = 1.0
+    # Side of a hidden patch in pixels, and the share of patches hidden. RATIO 0 hides nothing:
+    # that is a plain mean teacher.
+    cfg.MODEL.MIC.BLOCK_SIZE = 32
+    cfg.MODEL.MIC.RATIO = 0.5
+    # Teacher detections with at least this score, after NMS, are pseudo labels.
+    cfg.MODEL.MIC.SCORE_THRESH = 0.8
+    # Whose confidence weights the masked loss: "teacher", "student" or "none".
+    cfg.MODEL.MIC.QUALITY = "teacher"
+    # Colour augmentation of the student's copy, before masking; each is drawn for each image.
+    cfg.MODEL.MIC.AUGMENT = CN()
+    cfg.MODEL.MIC.AUGMENT.JITTER = 0.2
+    cfg.MODEL.MIC.AUGMENT.HUE = 0.2
+    cfg.MODEL.MIC.AUGMENT.JITTER_PROB = 0.8
+    cfg.MODEL.MIC.AUGMENT.BLUR_SIGMA = (0.15, 1.15)
+    cfg.MODEL.MIC.AUGMENT.BLUR_PROB = 0.5
+
+    # The EMA teacher. It is kept, evaluated and saved in every run, MIC or not.
+    cfg.MODEL.TEACHER = CN()
+    cfg.MODEL.TEACHER.ALPHA = 0.9
+    # Let alpha rise as min(1 - 1/(t+1), ALPHA).
+    cfg.MODEL.TEACHER.WARMUP = False
+    # Which of the two a MODEL.WEIGHTS file of mic_det starts both student and teacher from.
+    cfg.MODEL.WEIGHTS_FROM = "student"
+
+    # Models to evaluate on DATASETS.TEST.
+    cfg.TEST.MODELS = TEST_MODELS
+    # The model that counts when the best checkpoint is chosen.
+    cfg.TEST.SERVE = "student"
+    # Choose a best checkpoint without labels as well, by the stability of detections under masking
+    # on this many images of DATASETS.TARGET, at each evaluation; 0 switches it off.
+    cfg.TEST.LABEL_FREE_IMAGES = 50
+
+
+def get_cfg() -> CN:
+    """Detectron2's default config with mic_det's keys."""
+    cfg = detectron2_cfg()
+    add_mic_config(cfg)
+    return cfg
+
+
+def _keys(node: CN, prefix: str = "") -> Iterator[str]:
+    for name, value in node.items():
+        if isinstance(value, CN):
+            yield from _keys(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _refuse_unknown(given: Sequence[str], known: set[str], origin: str) -> None:
+    unknown = [key for key in given if key not in known]
+    if not unknown:
+        return
+    lines = []
+    for key in unknown:
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+        lines.append(f"  {key}" + (f" (did you mean {close[0]}?)" if close else ""))
+    raise ConfigError(f"{origin}: no such configuration key:\n" + "\n".join(lines))
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CN:
+    """Read a YAML config and ``KEY VALUE`` overrides on top of the defaults; frozen and checked.
+
+    Raises ConfigError when the file is missing or malformed, a key does not exist, a value has the
+    wrong type, or the settings contradict each other.
+    """
+    cfg = get_cfg()
+    known = set(_keys(cfg)) | {"_BASE_"}
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: no such config file")
+    try:
+        loaded = CN.load_yaml_with_base(str(path), allow_unsafe=False)
+    except Exception as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    _refuse_unknown(list(_keys(CN(loaded))), known, str(path))
+    if len(overrides) % 2:
+        raise ConfigError(f"overrides come in pairs, KEY VALUE; got {' '.join(overrides)}")
+    _refuse_unknown(list(overrides[::2]), known, "command line")
+    try:
+        cfg.merge_from_other_cfg(CN(loaded))
+    except (ValueError, AssertionError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    try:
+        cfg.merge_from_list(list(overrides))
+    except (ValueError, AssertionError) as error:
+        raise ConfigError(f"command line: {error}") from error
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logging.getLogger(__name__).warning("No GPU here: MODEL.DEVICE is set to cpu.")
+        cfg.MODEL.DEVICE = "cpu"
+    check_config(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def check_config(cfg: CN) -> None:
+    """Raise ConfigError for settings that cannot work, before anything is loaded."""
+
+    def require(holds: bool, message: str) -> None:
+        if not holds:
+            raise ConfigError(message)
+
+    adapts = cfg.MODEL.SADA.ENABLED or cfg.MODEL.MIC.ENABLED
+    require(
+        not adapts or len(cfg.DATASETS.TARGET) > 0,
+        "MODEL.SADA.ENABLED or MODEL.MIC.ENABLED needs target images: set DATASETS.TARGET.",
+    )
+    mic = cfg.MODEL.MIC
+    require(0.0 <= mic.RATIO <= 1.0, f"MODEL.MIC.RATIO is in [0, 1], not {mic.RATIO}")
+    require(mic.BLOCK_SIZE >= 1, f"MODEL.MIC.BLOCK_SIZE is in pixels, not {mic.BLOCK_SIZE}")
+    require(
+        0.0 <= mic.SCORE_THRESH <= 1.0,
+        f"MODEL.MIC.SCORE_THRESH is in [0, 1], not {mic.SCORE_THRESH}",
+    )
+    require(
+        mic.QUALITY in QUALITY_MODES,
+        f"MODEL.MIC.QUALITY is one of {', '.join(QUALITY_MODES)}, not {mic.QUALITY!r}",
+    )
+    alpha = cfg.MODEL.TEACHER.ALPHA
+    require(0.0 <= alpha <= 1.0, f"MODEL.TEACHER.ALPHA is in [0, 1], not {alpha}")
+    for key, value, allowed in (
+        ("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("SGD", "AdamW")),
+        ("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, ("float16", "bfloat16")),
+        ("MODEL.WEIGHTS_FROM", cfg.MODEL.WEIGHTS_FROM, TEST_MODELS),
+        ("TEST.SERVE", cfg.TEST.SERVE, TEST_MODELS),
+        *(("TEST.MODELS", name, TEST_MODELS) for name in cfg.TEST.MODELS),
+    ):
+        require(value in allowed, f"{key} is one of {', '.join(allowed)}, not {value!r}")
+    require(
+        cfg.TEST.SERVE in cfg.TEST.MODELS,
+        f"TEST.SERVE is {cfg.TEST.SERVE!r}, which TEST.MODELS leaves out",
+    )

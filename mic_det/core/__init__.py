@@ -1,0 +1,21 @@
+"""Masking, teacher, augmentation and pseudo-label quality: tensors in, tensors out.
+
+Nothing here knows a task or Detectron2; take ``PatchMask`` and ``EMATeacher`` into any loop.
+"""
+
+from .augment import StudentAugment
+from .gradient import scale_gradient
+from .masking import PatchMask
+from .quality import QUALITY_MODES, confident, objectness_quality, softmax_quality
+from .teacher import EMATeacher
+
+__all__ = [
+    "QUALITY_MODES",
+    "EMATeacher",
+    "PatchMask",
+    "StudentAugment",
+    "confident",
+    "objectness_quality",
+    "scale_gradient",
+    "softmax_quality",
+]

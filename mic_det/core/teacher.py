@@ -1,0 +1,106 @@
+"""The teacher: an exponential moving average of the student."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside DistributedDataParallel or DataParallel, or the module itself."""
+    parallel = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    return module.module if isinstance(module, parallel) else module
+
+
+class EMATeacher:
+    """A frozen, averaged copy of a student (Tarvainen and Valpola, 2017; MIC, eq. 8).
+
+    After update t (counted from 0) the teacher's floating-point parameters and buffers are
+    a_t * teacher + (1 - a_t) * student, a_t = alpha, or min(1 - 1/(t+1), alpha) with ``warmup``:
+    the plain mean of all students so far until alpha is reached. Everything that is not floating
+    point (BatchNorm's counters) is copied. The teacher is no part of the optimizer or of
+    DistributedDataParallel, always in eval mode, and never has gradients.
+
+    Args:
+        student: the module to follow; a DistributedDataParallel wrapper is seen through.
+        alpha: share of the old teacher kept in an update, in [0, 1].
+        warmup: use the warm-up above.
+        model: the teacher's module, if it is not to be a full copy of the student: each name in
+            its state must be in the student's. Its values are replaced by the student's.
+
+    Raises ValueError if alpha is out of range or ``model`` has tensors that the student lacks.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        alpha: float = 0.999,
+        warmup: bool = False,
+        model: nn.Module | None = None,
+    ) -> None:
+        if not 0.0 <= alpha <= 1.0:
+            raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+        self.alpha = float(alpha)
+        self.warmup = bool(warmup)
+        self.num_updates = 0
+        self.model = copy.deepcopy(_unwrapped(student)) if model is None else model
+        self.model.requires_grad_(False).eval()
+        self.copy_from(student)
+
+    def _pairs(self, student: nn.Module) -> list[tuple[Tensor, Tensor]]:
+        """(teacher tensor, student tensor) for all parameters and buffers, persistent or not."""
+        student = _unwrapped(student)
+        theirs = dict(student.named_parameters()) | dict(student.named_buffers())
+        mine = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+        missing = [name for name in mine if name not in theirs]
+        if missing:
+            raise ValueError(f"the student has no tensors named {', '.join(missing[:5])}")
+        return [(tensor, theirs[name].detach()) for name, tensor in mine.items()]
+
+    @torch.no_grad()
+    def copy_from(self, student: nn.Module) -> None:
+        """Make the teacher equal to the student, and count updates from 0 again."""
+        for mine, theirs in self._pairs(student):
+            mine.copy_(theirs)
+        self.num_updates = 0
+
+    def next_alpha(self) -> float:
+        """The a_t of the coming update."""
+        if not self.warmup:
+            return self.alpha
+        return min(1.0 - 1.0 / (self.num_updates + 1), self.alpha)
+
+    @torch.no_grad()
+    def update(self, student: nn.Module) -> None:
+        """Move the teacher towards the student by one step; call it after the optimizer's."""
+        averaged: list[Tensor] = []
+        followed: list[Tensor] = []
+        for mine, theirs in self._pairs(student):
+            if mine.is_floating_point():
+                averaged.append(mine)
+                followed.append(theirs)
+            else:
+                mine.copy_(theirs)
+        torch._foreach_lerp_(averaged, followed, 1.0 - self.next_alpha())
+        self.num_updates += 1
+
+    def follow(self, student: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        """Update after each ``optimizer.step()`` from now on, in a loop of one's own.
+
+        A step that a gradient scaler leaves out is left out here too. Returns a handle whose
+        ``remove()`` ends it.
+        """
+        return optimizer.register_step_post_hook(lambda *_: self.update(student))
+
+    @torch.no_grad()
+    def pseudo_label(self, target: Any) -> Any:
+        """The model's own ``pseudo_label(target)``, in eval mode and without gradients."""
+        return self.model.pseudo_label(target)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model without gradients."""
+        with torch.no_grad():
+            return self.model(*args, **kwargs)

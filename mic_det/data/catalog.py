@@ -1,0 +1,317 @@
+"""Domains by name: folders of images, with or without COCO annotations, for Detectron2's catalogs.
+
+Nothing is read when a domain is registered. A domain used as an unlabelled target goes through
+`unlabelled_dicts`, which lists image files and never opens the annotations.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
+from detectron2.structures import BoxMode
+
+from mic_det.data.coco import (
+    DataError,
+    Selection,
+    list_images,
+    read_coco,
+    select,
+    write_text_atomically,
+)
+from mic_det.data.domain import DEFAULT_REMEDY, Domain
+
+logger = logging.getLogger(__name__)
+
+
+_DOMAINS: dict[str, Domain] = {}
+
+
+class _DomainMetadata(Metadata):
+    """Detectron2's metadata; two entries are worked out when somebody first asks for them.
+
+    ``COCOEvaluator`` asks for ``json_file``. Setting it when the domain is registered would mean
+    reading the annotations of every domain, target domains included.
+    """
+
+    def __getattr__(self, key: str):
+        domain = _DOMAINS.get(self.__dict__.get("name", ""))
+        if domain and key == "image_root":
+            self.__dict__[key] = str(domain.folder())
+            return self.__dict__[key]
+        if domain and key == "json_file" and domain.annotations is not None:
+            return _write_evaluation_json(domain)
+        return super().__getattr__(key)
+
+
+def register_domain(
+    name: str,
+    images: str | Path,
+    annotations: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    pattern: str = "*",
+    *,
+    prepare: Callable[[], Path] | None = None,
+    remedy: str = DEFAULT_REMEDY,
+) -> None:
+    """Make a folder of images known to Detectron2 under ``name``; no file is read.
+
+    Args:
+        name: the name for configs.
+        images: folder of images, sub-folders included. As an unlabelled target the domain is
+            *all* images in it that fit ``pattern``, whatever the annotations list.
+        annotations: COCO json whose file names are relative to ``images``; None if there is none.
+        classes: names of the classes to keep; contiguous ids 0, 1, ... follow this order.
+            None takes all categories of the json by ascending id.
+        pattern: shell pattern for file names, such as ``*_foggy_beta_0.02.png``.
+        prepare: makes the data when they are first needed and returns the folder that
+            ``images`` and ``annotations`` are relative to.
+        remedy: told to the user when files are missing.
+
+    Raises:
+        DataError: if the name is taken by something else, or ``classes`` is empty or repeats one.
+    """
+    if isinstance(classes, str):
+        raise DataError(f"Domain {name!r}: classes: is text, not a list. Write [{classes!r}].")
+    if classes is not None and (not classes or len(set(classes)) != len(classes)):
+        raise DataError(f"Domain {name!r}: classes: {list(classes)} is empty or names one twice.")
+    domain = Domain(
+        name,
+        _path(images, prepare),
+        None if annotations is None else _path(annotations, prepare),
+        None if classes is None else tuple(classes),
+        pattern,
+        prepare,
+        remedy,
+    )
+    if name in DatasetCatalog:
+        if _DOMAINS.get(name) == domain:
+            return
+        raise DataError(
+            f"Domain {name!r}: the name is taken already, by other data. Choose another name."
+        )
+    _DOMAINS[name] = domain
+    load = labelled_dicts if annotations is not None else unlabelled_dicts
+    DatasetCatalog.register(name, lambda: load(name))
+    metadata = MetadataCatalog[name] = _DomainMetadata(name=name)
+    if annotations is not None:
+        metadata.evaluator_type = "coco"
+    if domain.classes is not None:
+        metadata.thing_classes = list(domain.classes)
+
+
+def _path(path: str | Path, prepare: Callable | None) -> Path:
+    return Path(path) if prepare else Path(path).expanduser().absolute()
+
+
+def unregister_domain(name: str) -> None:
+    """Forget a domain of `register_domain`, in Detectron2's catalogs too, if it is known."""
+    if _DOMAINS.pop(name, None) is not None:
+        DatasetCatalog.pop(name, None)
+        MetadataCatalog.pop(name, None)
+
+
+def _get(name: str) -> Domain:
+    """The domain of this name.
+
+    A data set that the user registered with Detectron2 alone is taken as a folder of images if
+    its metadata tell ``image_root``, so that it can be a target.
+    """
+    if name in _DOMAINS:
+        return _DOMAINS[name]
+    if name not in DatasetCatalog:
+        close = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise DataError(
+            f"Domain {name!r}: not registered.{hint} Register your own data with "
+            "mic_det.data.catalog.register_domain(name, images, annotations)."
+        )
+    image_root = MetadataCatalog.get(name).get("image_root")
+    if image_root is None:
+        raise DataError(
+            f"Domain {name!r}: registered with Detectron2, but its metadata lack 'image_root', so "
+            "its images cannot be listed without its labels. Use register_domain for it."
+        )
+    return Domain(name, Path(image_root))
+
+
+def unlabelled_dicts(name: str) -> list[dict]:
+    """The images of a domain as Detectron2 dicts with ``file_name`` and ``image_id`` alone.
+
+    The annotation file, if the domain has one, is never opened. The order is that of the sorted
+    paths; ``image_id`` is the path relative to the folder.
+
+    Raises:
+        DataError: if the domain is unknown or its folder holds no images.
+    """
+    domain = _get(name)
+    folder = domain.folder()
+    _raise_if_missing(domain, labelled=False)
+    return [
+        {"file_name": str(path), "image_id": path.relative_to(folder).as_posix()}
+        for path in list_images(folder, domain.pattern)
+    ]
+
+
+def labelled_dicts(name: str) -> list[dict]:
+    """The images and boxes of an annotated domain as standard Detectron2 dicts, by image id.
+
+    Each has ``file_name, height, width, image_id`` and ``annotations``, a list of dicts with
+    ``bbox`` (x, y, width, height in pixels), ``bbox_mode``, contiguous ``category_id`` and
+    ``iscrowd``. Boxes without area are left out.
+
+    Raises:
+        DataError: if the domain is unknown or has no annotations, or files are missing or broken.
+    """
+    if name not in _DOMAINS and name in DatasetCatalog:
+        return DatasetCatalog.get(name)
+    domain = _get(name)
+    selection = _select(domain)
+    if selection.left_out:
+        counts = ", ".join(f"{c} ({n} annotations)" for c, n in sorted(selection.left_out.items()))
+        logger.info("%s: left out, as not among its classes: %s", name, counts)
+    dicts = _to_detectron2(selection, domain.folder())
+    empty = len(selection.data["annotations"]) - sum(len(d["annotations"]) for d in dicts)
+    if empty:
+        logger.warning("%s: left out %d annotations whose box has no area", name, empty)
+    _raise_if_no_such_images(domain, dicts)
+    return dicts
+
+
+def _select(domain: Domain) -> Selection:
+    """Read the domain's annotations, and tell Detectron2's metadata what classes they have."""
+    path = domain.annotation_file()
+    _raise_if_missing(domain, labelled=True)
+    selection = select(read_coco(path), path, domain.classes, domain.pattern)
+    # Not by attribute: Detectron2 forbids another value, and an edited file may have other ids.
+    MetadataCatalog.get(domain.name).__dict__.update(
+        thing_classes=list(selection.classes),
+        thing_dataset_id_to_contiguous_id={
+            number: index for index, number in enumerate(selection.category_ids)
+        },
+    )
+    return selection
+
+
+def _to_detectron2(selection: Selection, folder: Path) -> list[dict]:
+    contiguous = {number: index for index, number in enumerate(selection.category_ids)}
+    dicts = {}
+    for image in sorted(selection.data["images"], key=lambda image: image["id"]):
+        dicts[image["id"]] = {
+            "file_name": str(folder / image["file_name"]),
+            "height": image["height"],
+            "width": image["width"],
+            "image_id": image["id"],
+            "annotations": [],
+        }
+    for annotation in selection.data["annotations"]:
+        if annotation["bbox"][2] <= 0 or annotation["bbox"][3] <= 0:
+            continue
+        dicts[annotation["image_id"]]["annotations"].append(
+            {
+                "bbox": list(annotation["bbox"]),
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": contiguous[annotation["category_id"]],
+                "iscrowd": annotation["iscrowd"],
+            }
+        )
+    return list(dicts.values())
+
+
+def _raise_if_no_such_images(domain: Domain, dicts: list[dict]) -> None:
+    absent = [d["file_name"] for d in dicts if not Path(d["file_name"]).is_file()]
+    if absent:
+        raise DataError(
+            f"{domain.annotation_file()}: images[].file_name: {len(absent)} of {len(dicts)} are no "
+            f"file in the folder of images, the first is {absent[0]}. Correct the folder of images "
+            "or the file names."
+        )
+
+
+def evaluation_json(name: str) -> str:
+    """Path of the COCO file to evaluate this domain with; Detectron2's metadata point to it too.
+
+    That is the domain's own file if it has just the domain's classes in their order, and
+    otherwise a narrowed copy in $MIC_DET_CACHE (default ~/.cache/mic_det).
+
+    Raises:
+        DataError: if the domain is unknown or has no annotations, or files are missing or broken.
+    """
+    if name not in _DOMAINS and name in DatasetCatalog:
+        json_file = MetadataCatalog.get(name).get("json_file")
+        if json_file is None:
+            raise DataError(f"Domain {name!r}: its metadata lack 'json_file'. Set it.")
+        return json_file
+    domain = _get(name)
+    domain.annotation_file()  # the error for a domain without annotations
+    known = MetadataCatalog.get(name).json_file
+    return known if Path(known).is_file() else _write_evaluation_json(domain)
+
+
+def _write_evaluation_json(domain: Domain) -> str:
+    selection = _select(domain)
+    path = domain.annotation_file()
+    if selection.changed:
+        text = json.dumps(selection.data)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:24]
+        path = _cache_folder() / f"{path.stem}-{digest}.json"
+        if not path.is_file():
+            write_text_atomically(path, text)
+    MetadataCatalog.get(domain.name).__dict__["json_file"] = str(path)
+    return str(path)
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("MIC_DET_CACHE") or "~/.cache/mic_det").expanduser().absolute()
+
+
+def _missing_line(domain: Domain, labelled: bool) -> str:
+    paths = " and ".join(map(str, domain.missing(labelled)))
+    return f"Domain {domain.name!r}: {paths}: not there." if paths else ""
+
+
+def _raise_if_missing(domain: Domain, labelled: bool) -> None:
+    line = _missing_line(domain, labelled)
+    if line:
+        raise DataError(f"{line}\n{domain.remedy}")
+
+
+def require_domain(name: str, *, labelled: bool = True) -> None:
+    """Make sure that a domain can be used, before anything expensive starts; opens no file.
+
+    Args:
+        name: the domain.
+        labelled: whether its annotations are needed (source, evaluation) or not (target).
+
+    Raises:
+        DataError: if it is unknown (with close matches) or files are missing (with the remedy).
+    """
+    if labelled and name not in _DOMAINS and name in DatasetCatalog:
+        return  # registered with Detectron2 alone: its own loader knows what it needs
+    _raise_if_missing(_get(name), labelled)
+
+
+def missing_data_message(labelled: Iterable[str], unlabelled: Iterable[str] = ()) -> str | None:
+    """One message for all that is missing for these domains, or None if nothing is.
+
+    Args:
+        labelled: names of domains whose annotations are needed (source, evaluation).
+        unlabelled: names of domains of which only the images are needed (target).
+    """
+    wanted = [(name, True) for name in labelled] + [(name, False) for name in unlabelled]
+    lines: dict[str, list[str]] = {}  # by remedy, which many domains share
+    for name, with_labels in dict.fromkeys(wanted):
+        try:
+            require_domain(name, labelled=with_labels)
+        except DataError as error:
+            line, _, remedy = str(error).partition("\n")
+            lines.setdefault(remedy, []).append(line)
+    messages = ["\n".join([*found, remedy]).rstrip() for remedy, found in lines.items()]
+    return "\n\n".join(messages) or None

@@ -1,0 +1,182 @@
+"""Endless, reproducible batches of source and target images.
+
+Sample k of a stream, its place in the shuffled data set and its random augmentation depend on
+(seed, k) and nothing else: not on the number of workers, nor on what was drawn before. A run that
+is resumed at iteration t continues with exactly the samples it would have seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import build_augmentation
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from .catalog import labelled_dicts, unlabelled_dicts
+
+# Streams of one run are told apart by these, so that source and target draw independently.
+SOURCE_STREAM, TARGET_STREAM = 0, 1
+
+
+@contextlib.contextmanager
+def _seeded(*key: int) -> Iterator[None]:
+    """Seed python's and numpy's generators, which Detectron2's transforms draw from, for a while."""
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+class SampleStream(Dataset):
+    """Sample k of an endless shuffled pass over ``dicts``, mapped by ``mapper``.
+
+    Args:
+        dicts: Detectron2 dataset dicts, at least one.
+        mapper: from a dataset dict to the model's input dict; may draw from python's or numpy's
+            random generators.
+        seed: of shuffling and augmentation.
+        stream: tells streams with the same seed apart.
+    """
+
+    def __init__(
+        self,
+        dicts: Sequence[dict[str, Any]],
+        mapper: Callable[[dict[str, Any]], dict[str, Any]],
+        seed: int,
+        stream: int,
+    ) -> None:
+        if not dicts:
+            raise ValueError("a stream needs at least one image")
+        self.dicts = dicts
+        self.mapper = mapper
+        self.key = (seed, stream)
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.int64)
+
+    def index_of(self, k: int) -> int:
+        """Place in ``dicts`` of sample k: each pass visits every image once, in its own order."""
+        epoch, position = divmod(k, len(self.dicts))
+        if epoch != self._epoch:
+            generator = np.random.default_rng((*self.key, epoch))
+            self._order = generator.permutation(len(self.dicts))
+            self._epoch = epoch
+        return int(self._order[position])
+
+    def __getitem__(self, k: int) -> dict[str, Any]:
+        record = self.dicts[self.index_of(k)]
+        with _seeded(*self.key, k):
+            return self.mapper(record)
+
+
+class _BatchPositions(Sampler[list[int]]):
+    """Sample numbers of this process's batches, from iteration ``start`` on, without end."""
+
+    def __init__(self, total_batch: int, start: int) -> None:
+        self.total_batch = total_batch
+        self.start = start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.total_batch // comm.get_world_size()
+        first = comm.get_rank() * share
+        iteration = self.start
+        while True:
+            base = iteration * self.total_batch + first
+            yield list(range(base, base + share))
+            iteration += 1
+
+
+def stream_loader(
+    stream: SampleStream, total_batch: int, start: int, num_workers: int
+) -> DataLoader:
+    """Batches (lists of mapped dicts) of ``stream``, beginning with those of iteration ``start``.
+
+    ``total_batch`` is over all processes and must be a multiple of their number (ValueError).
+    """
+    world = comm.get_world_size()
+    if total_batch < world or total_batch % world:
+        raise ValueError(f"a batch of {total_batch} cannot be shared out among {world} processes")
+    return DataLoader(
+        stream,
+        batch_sampler=_BatchPositions(total_batch, start),
+        num_workers=num_workers,
+        collate_fn=list,
+        pin_memory=False,
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_one_thread,
+    )
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def training_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
+    """Resize, crop and flip as in Detectron2's training, then ``INPUT.COLOR_JITTER``."""
+    augmentations = build_augmentation(cfg, is_train=True)
+    if cfg.INPUT.CROP.ENABLED:
+        augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+    jitter = cfg.INPUT.COLOR_JITTER
+    if jitter > 0:
+        span = (max(0.0, 1.0 - jitter), 1.0 + jitter)
+        augmentations += [T.RandomBrightness(*span), T.RandomContrast(*span)]
+        augmentations += [T.RandomSaturation(*span)]
+    return augmentations
+
+
+def _stream(cfg: CfgNode, dicts: list[dict[str, Any]], stream: int) -> SampleStream:
+    # Boxes are all that is trained on; a mapper that decoded masks would do it for nothing.
+    mapper = DatasetMapper(
+        is_train=True,
+        augmentations=training_augmentations(cfg),
+        image_format=cfg.INPUT.FORMAT,
+        recompute_boxes=False,
+    )
+    return SampleStream(dicts, mapper, max(cfg.SEED, 0), stream)
+
+
+def source_stream(cfg: CfgNode) -> SampleStream:
+    """Labelled images of ``DATASETS.TRAIN``, without those that have no boxes if so configured."""
+    dicts = [record for name in cfg.DATASETS.TRAIN for record in labelled_dicts(name)]
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        dicts = [
+            record
+            for record in dicts
+            if any(not each.get("iscrowd", 0) for each in record["annotations"])
+        ]
+    return _stream(cfg, dicts, SOURCE_STREAM)
+
+
+def target_stream(cfg: CfgNode) -> SampleStream:
+    """Images of ``DATASETS.TARGET``; annotations of these domains, if there are any, stay unread."""
+    dicts = [record for name in cfg.DATASETS.TARGET for record in unlabelled_dicts(name)]
+    return _stream(cfg, dicts, TARGET_STREAM)
+
+
+def domain_batches(
+    cfg: CfgNode, start: int = 0
+) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]] | None]]:
+    """Endless (source batch, target batch) from iteration ``start`` on.
+
+    The target batch is None, and target images are not read, when no part of the method uses them.
+    """
+    workers = cfg.DATALOADER.NUM_WORKERS
+    source = stream_loader(source_stream(cfg), cfg.SOLVER.IMS_PER_BATCH, start, workers)
+    if not (cfg.MODEL.SADA.ENABLED or cfg.MODEL.MIC.ENABLED):
+        for batch in source:
+            yield batch, None
+    total = cfg.SOLVER.TARGET_IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH
+    yield from zip(source, stream_loader(target_stream(cfg), total, start, workers), strict=False)

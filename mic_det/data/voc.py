@@ -1,0 +1,285 @@
+"""Pascal-VOC XML to COCO detection json."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ElementTree
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+
+from PIL import Image
+
+from mic_det.data.coco import IMAGE_SUFFIXES, DataError, list_images
+
+
+@dataclass
+class ConversionReport:
+    """What a conversion kept and what it did not.
+
+    Attributes:
+        images: images written.
+        images_without_boxes: those of them that have no box.
+        images_without_xml: images in the folder that no XML is for; they are not written, since
+            nobody said that nothing is on them.
+        boxes: boxes written, by class.
+        left_out: objects of classes that were not asked for, by class.
+        dropped: a line for each box that is degenerate or outside its image.
+        clipped: a line for each box that was cut at the image's border.
+    """
+
+    images: int = 0
+    images_without_boxes: int = 0
+    images_without_xml: int = 0
+    boxes: dict[str, int] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+    dropped: list[str] = field(default_factory=list)
+    clipped: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """The report for people."""
+        lines = [f"{self.images} images, {self.images_without_boxes} of them without a box"]
+        lines += [f"  {name}: {count} boxes" for name, count in self.boxes.items()]
+        lines += [f"  {n}: {c} objects left out (class)" for n, c in sorted(self.left_out.items())]
+        if self.images_without_xml:
+            lines.append(f"{self.images_without_xml} images have no XML and are left out")
+        for title, cases in (("left out", self.dropped), ("clipped", self.clipped)):
+            if cases:
+                lines.append(f"{len(cases)} boxes {title}:")
+                lines += [f"  {case}" for case in cases]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Object:
+    name: str
+    corners: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax as in the XML
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    source: Path
+    image: Path
+    width: int
+    height: int
+    objects: list[_Object]
+
+
+def voc_to_coco(
+    images: Path, labels: Path, *, classes: Sequence[str] | None = None, one_based: bool = False
+) -> tuple[dict, ConversionReport]:
+    """Convert a folder of Pascal-VOC XML files.
+
+    The image of an XML file is the one with the stem that its ``filename`` has (whatever the
+    suffix), or else the stem of the XML file itself. The flags ``difficult`` and ``truncated``
+    are not used. XML files without objects give images without boxes.
+
+    Args:
+        images: folder of images, sub-folders included.
+        labels: folder of XML files, sub-folders included.
+        classes: class names, in the order of the category ids 1, 2, ...; None takes all, sorted.
+        one_based: boxes count pixels from 1 and include the last one, as in PASCAL's own data. By
+            default they are corner coordinates from 0.
+
+    Returns:
+        The COCO content, its file names relative to ``images``, and the report.
+
+    Raises:
+        DataError: if an XML file is malformed or lacks something, if its image is missing or has
+            another size, or if none of ``classes`` occurs.
+    """
+    annotations = _read_annotations(images, labels)
+    found = sorted({obj.name for annotation in annotations for obj in annotation.objects})
+    names = list(found if classes is None else classes)
+    _check_classes(names, found, labels)
+
+    report = ConversionReport(images=len(annotations), boxes=dict.fromkeys(names, 0))
+    report.images_without_xml = len(list_images(images)) - len(annotations)
+    category_ids = {name: number for number, name in enumerate(names, 1)}
+    coco_images, coco_annotations = [], []
+    for image_id, annotation in enumerate(annotations, 1):
+        coco_images.append(
+            {
+                "id": image_id,
+                "file_name": annotation.image.relative_to(images).as_posix(),
+                "height": annotation.height,
+                "width": annotation.width,
+            }
+        )
+        boxes = list(_boxes(annotation, category_ids, one_based, report))
+        report.images_without_boxes += not boxes
+        for name, box in boxes:
+            report.boxes[name] += 1
+            coco_annotations.append(
+                {
+                    "id": len(coco_annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": category_ids[name],
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
+    data = {
+        "info": {"description": f"Pascal-VOC XML of {labels}"},
+        "images": coco_images,
+        "annotations": coco_annotations,
+        "categories": [{"id": number, "name": name} for name, number in category_ids.items()],
+    }
+    return data, report
+
+
+def _check_classes(names: list[str], found: list[str], labels: Path) -> None:
+    if len(set(names)) != len(names):
+        raise DataError(f"classes: {', '.join(names)}: one is named twice. Name each once.")
+    if not found:
+        raise DataError(f"{labels}: no XML file holds an <object>. Check the folder of labels.")
+    if not set(names) & set(found):
+        raise DataError(
+            f"{labels}: <object><name>: none of the classes {', '.join(names)} occurs; "
+            f"found {', '.join(found)}. Name classes of these."
+        )
+
+
+def _read_annotations(images: Path, labels: Path) -> list[_Annotation]:
+    """All XML files, sorted by the path of their image."""
+    if not labels.is_dir():
+        raise DataError(f"{labels}: no such folder of XML labels. Check the path.")
+    sources = sorted(labels.rglob("*.xml"))
+    if not sources:
+        raise DataError(f"{labels}: holds no .xml file. Name the folder of Pascal-VOC labels.")
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for path in list_images(images):
+        by_stem[path.stem].append(path)
+    annotations = [_read_annotation(source, labels, images, by_stem) for source in sources]
+    owner: dict[Path, Path] = {}
+    for annotation in annotations:
+        other = owner.setdefault(annotation.image, annotation.source)
+        if other != annotation.source:
+            raise DataError(
+                f"{annotation.source}: filename: names the image {annotation.image}, and so does "
+                f"{other}. Correct one of the two."
+            )
+    return sorted(annotations, key=lambda a: a.image.relative_to(images).as_posix())
+
+
+def _read_annotation(
+    source: Path, labels: Path, images: Path, by_stem: dict[str, list[Path]]
+) -> _Annotation:
+    try:
+        root = ElementTree.parse(source).getroot()
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter: encodings
+        raise DataError(
+            f"{source}: is not well-formed XML ({error}). Repair or remove it."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror}). Repair it.") from error
+    image = _find_image(source, root, images / source.relative_to(labels).parent, by_stem)
+    width, height = _true_size(image)
+    stated = tuple(_optional_number(source, root, f"size/{key}") for key in ("width", "height"))
+    # Some tools leave the size out or write 0 for it.
+    if all(stated) and stated != (width, height):
+        raise DataError(
+            f"{source}: size: says {stated[0]:g}x{stated[1]:g}, but {image} is {width}x{height}. "
+            "Scale the boxes or restore the image that was labelled."
+        )
+    return _Annotation(source, image, width, height, _read_objects(source, root))
+
+
+def _find_image(
+    source: Path, root: ElementTree.Element, folder: Path, by_stem: dict[str, list[Path]]
+) -> Path:
+    """The image there is for an XML file; ``folder`` is where it is if stems are not unique."""
+    name = PureWindowsPath((root.findtext("filename") or "").strip()).name  # takes / and \
+    known_suffix = PureWindowsPath(name).suffix.lower() in IMAGE_SUFFIXES
+    stem = PureWindowsPath(name).stem if known_suffix else name
+    candidates = by_stem.get(stem) or by_stem.get(source.stem) or []
+    for narrower in (
+        [path for path in candidates if path.parent == folder],
+        [path for path in candidates if path.name == name],
+    ):
+        candidates = narrower or candidates
+    if len(candidates) > 1:
+        raise DataError(
+            f"{source}: filename: {name!r} may be {' or '.join(map(str, candidates))}. "
+            "Keep one of them."
+        )
+    if not candidates:
+        raise DataError(
+            f"{source}: filename: no image with the stem {stem!r} or {source.stem!r} in the folder "
+            "of images. Add the image or remove the XML file."
+        )
+    return candidates[0]
+
+
+def _true_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, from the header."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read as an image ({error}). Restore the file."
+        ) from error
+
+
+def _optional_number(source: Path, element: ElementTree.Element, tag: str) -> float:
+    """The number in ``tag``, 0 if there is no such tag."""
+    text = element.findtext(tag)
+    if text is None:
+        return 0.0
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{source}: {tag}: {text!r} is not a number. Correct it.")
+    return number
+
+
+def _read_objects(source: Path, root: ElementTree.Element) -> list[_Object]:
+    objects = []
+    for number, element in enumerate(root.findall("object"), 1):
+        name = (element.findtext("name") or "").strip()
+        if not name:
+            raise DataError(f"{source}: object {number}: has no <name>. Add it.")
+        corners = []
+        for key in ("xmin", "ymin", "xmax", "ymax"):
+            if element.find(f"bndbox/{key}") is None:
+                raise DataError(f"{source}: object {number} ({name}): has no bndbox/{key}. Add it.")
+            corners.append(_optional_number(source, element, f"bndbox/{key}"))
+        objects.append(_Object(name, tuple(corners)))
+    return objects
+
+
+def _boxes(
+    annotation: _Annotation,
+    category_ids: dict[str, int],
+    one_based: bool,
+    report: ConversionReport,
+) -> list[tuple[str, list[float]]]:
+    """Class name and COCO box of each object kept; what is not kept goes to the report."""
+    boxes = []
+    for obj in annotation.objects:
+        if obj.name not in category_ids:
+            report.left_out[obj.name] += 1
+            continue
+        xmin, ymin, xmax, ymax = obj.corners
+        if one_based:
+            xmin, ymin = xmin - 1, ymin - 1
+        left, right = max(xmin, 0), min(xmax, annotation.width)
+        top, bottom = max(ymin, 0), min(ymax, annotation.height)
+        corners = ", ".join(f"{corner:g}" for corner in obj.corners)
+        case = f"{annotation.source}: {obj.name} ({corners})"
+        if xmax <= xmin or ymax <= ymin:
+            report.dropped.append(f"{case}: width or height is not positive")
+            continue
+        if right <= left or bottom <= top:
+            report.dropped.append(f"{case}: outside {annotation.width}x{annotation.height}")
+            continue
+        if (left, top, right, bottom) != (xmin, ymin, xmax, ymax):
+            report.clipped.append(f"{case}: beyond {annotation.width}x{annotation.height}")
+        box = (left, top, right - left, bottom - top)
+        boxes.append((obj.name, [int(v) if v == int(v) else v for v in box]))
+    return boxes

@@ -1,0 +1,254 @@
+"""SADA's domain classifiers: image level, instance level, and their consistency.
+
+Chen, Wang, Li, Sakaridis, Dai, Van Gool: Scale-Aware Domain Adaptive Faster R-CNN, IJCV 2021.
+The domain label is 1 for source and 0 for target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.structures import Boxes
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from mic_det.core import scale_gradient
+
+SOURCE, TARGET = 1.0, 0.0
+
+
+class ImageDomainHead(nn.Module):
+    """Logit map of one pyramid level: 1x1 conv, ReLU, 1x1 conv; weights N(0, 0.001), biases 0."""
+
+    def __init__(self, in_channels: int, channels: int = 512) -> None:
+        super().__init__()
+        self.hidden = nn.Conv2d(in_channels, channels, 1)
+        self.logit = nn.Conv2d(channels, 1, 1)
+        for layer in (self.hidden, self.logit):
+            nn.init.normal_(layer.weight, std=0.001)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, 1, H, W)."""
+        return self.logit(F.relu(self.hidden(features)))
+
+
+class InstanceDomainHead(nn.Sequential):
+    """Logit of a proposal: two FC with ReLU and dropout, then FC; weights N(0, 0.01), biases 0."""
+
+    def __init__(self, in_channels: int, channels: int = 1024, dropout: float = 0.5) -> None:
+        super().__init__(
+            nn.Linear(in_channels, channels),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(channels, channels),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(channels, 1),
+        )
+        for layer in self:
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
+
+
+def image_domain_loss(
+    logit_maps: Sequence[Tensor],
+    image_sizes: Sequence[tuple[int, int]],
+    stride: int,
+    label: float,
+) -> Tensor:
+    """Binary cross-entropy of the images of one domain, mean over levels, positions and images.
+
+    Each level's map is brought to the size of the first, the finest, bilinearly with aligned
+    corners. Positions that lie in a smaller image's padding do not count, so that each image's mean
+    is over its own area.
+
+    Args:
+        logit_maps: a map (N, 1, H_l, W_l) for each level, finest first.
+        image_sizes: (height, width) of each image in pixels, before padding.
+        stride: pixels between neighbouring positions of the finest map.
+        label: domain label of the images.
+    """
+    size = logit_maps[0].shape[-2:]
+    maps = [
+        level
+        if level.shape[-2:] == size
+        else F.interpolate(level, size=size, mode="bilinear", align_corners=True)
+        for level in logit_maps
+    ]
+    logits = torch.cat(maps, dim=1).float()
+    loss = F.binary_cross_entropy_with_logits(
+        logits, torch.full_like(logits, label), reduction="none"
+    )
+    means = [
+        loss[i, :, : -(-height // stride), : -(-width // stride)].mean()
+        for i, (height, width) in enumerate(image_sizes)
+    ]
+    return torch.stack(means).mean()
+
+
+def mean_probability_in_boxes(
+    logit_maps: Sequence[Tensor], boxes: Sequence[Boxes], levels: Tensor, strides: Sequence[int]
+) -> Tensor:
+    """Mean domain probability of the map inside each box, on the level the box belongs to.
+
+    Args:
+        logit_maps: (N, 1, H_l, W_l) for each ROI-pooler level.
+        boxes: of each of the N images, R in all, in pixels of the network's input.
+        levels: (R,) level of each box.
+        strides: of the levels, in pixels.
+
+    Returns (R,) probabilities in [0, 1].
+    """
+    index = torch.cat(
+        [each.tensor.new_full((len(each), 1), i) for i, each in enumerate(boxes)], dim=0
+    )
+    rois = torch.cat([index, Boxes.cat(list(boxes)).tensor], dim=1)
+    means = rois.new_zeros(len(rois))
+    for level, (logits, stride) in enumerate(zip(logit_maps, strides, strict=True)):
+        rows = (levels == level).nonzero().flatten()
+        # One bin for each box, sampled about once a map position: the mean of its inside.
+        pooled = roi_align(
+            torch.sigmoid(logits.float()),
+            rois[rows].float(),
+            output_size=1,
+            spatial_scale=1.0 / stride,
+            sampling_ratio=0,
+            aligned=True,
+        )
+        means = means.index_copy(0, rows, pooled.flatten().to(means.dtype))
+    return means
+
+
+class SADAHeads(nn.Module):
+    """The domain classifiers of all levels and their three losses.
+
+    Args:
+        image_channels: channels of each image-level map, finest level first (P2..P6).
+        strides: of these levels, in pixels.
+        instance_channels: length of the box head's features.
+        instance_levels: number of ROI-pooler levels (P2..P5); the first of the image levels.
+        image_hidden, instance_hidden, dropout: of the classifiers.
+        image_reversal, instance_reversal: what gradients into the features are multiplied by,
+            negated, on their way back from the two classification losses.
+        consistency_scale: the same for the consistency loss is + this times those two.
+        image_weight, instance_weight, consistency_weight: of the losses; a part that is used by no
+            loss of weight > 0 is not built.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_channels: Sequence[int],
+        strides: Sequence[int],
+        instance_channels: int,
+        instance_levels: int,
+        image_hidden: int = 512,
+        instance_hidden: int = 1024,
+        dropout: float = 0.5,
+        image_reversal: float = 0.025,
+        instance_reversal: float = 0.1,
+        consistency_scale: float = 0.1,
+        image_weight: float = 1.0,
+        instance_weight: float = 1.0,
+        consistency_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.image_reversal = image_reversal
+        self.instance_reversal = instance_reversal
+        self.consistency_scale = consistency_scale
+        self.image_weight = image_weight
+        self.instance_weight = instance_weight
+        self.consistency_weight = consistency_weight
+        self.uses_images = image_weight > 0 or consistency_weight > 0
+        self.uses_instances = instance_weight > 0 or consistency_weight > 0
+        self.image_heads = nn.ModuleList(
+            ImageDomainHead(channels, image_hidden)
+            for channels in (image_channels if self.uses_images else ())
+        )
+        self.instance_heads = nn.ModuleList(
+            InstanceDomainHead(instance_channels, instance_hidden, dropout)
+            for _ in range(instance_levels if self.uses_instances else 0)
+        )
+
+    def image_logits(self, features: Sequence[Tensor], factor: float) -> list[Tensor]:
+        """Logit maps of ``features``; gradients into the features are multiplied by ``factor``."""
+        heads = self.image_heads[: len(features)]
+        return [
+            head(scale_gradient(level, factor)) for head, level in zip(heads, features, strict=True)
+        ]
+
+    def instance_logits(self, box_features: Tensor, levels: Tensor, factor: float) -> Tensor:
+        """Logits (R,) of box features (R, D), each by the classifier of its level.
+
+        Every classifier runs, if need be on no rows: all of them take part in each step, as
+        DistributedDataParallel expects.
+        """
+        box_features = scale_gradient(box_features, factor)
+        rows = [(levels == level).nonzero().flatten() for level in range(len(self.instance_heads))]
+        logits = [
+            head(box_features[r]).flatten()
+            for head, r in zip(self.instance_heads, rows, strict=True)
+        ]
+        return torch.cat(logits)[torch.cat(rows).argsort()]
+
+    def domain_losses(
+        self,
+        label: float,
+        features: Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        boxes: Sequence[Boxes],
+        box_features: Tensor | None,
+        levels: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """The three losses of the images of one domain, not yet weighted.
+
+        Args:
+            label: SOURCE or TARGET.
+            features: maps of the image levels, finest first, (N, C, H_l, W_l).
+            image_sizes: (height, width) of each image, before padding.
+            boxes: proposals of each image, R in all.
+            box_features: (R, D), or None when no loss uses instances.
+            levels: (R,) ROI-pooler level of each proposal, or None likewise.
+        """
+        losses = {}
+        if self.image_weight > 0:
+            maps = self.image_logits(features, -self.image_reversal)
+            losses["loss_da_image"] = image_domain_loss(maps, image_sizes, self.strides[0], label)
+        if self.instance_weight > 0:
+            logits = self.instance_logits(box_features, levels, -self.instance_reversal).float()
+            loss = F.binary_cross_entropy_with_logits(
+                logits, torch.full_like(logits, label), reduction="sum"
+            )
+            losses["loss_da_instance"] = loss / max(len(logits), 1)
+        if self.consistency_weight > 0:
+            scale = self.consistency_scale
+            pooled = len(self.instance_heads)
+            maps = self.image_logits(features[:pooled], scale * self.image_reversal)
+            image = mean_probability_in_boxes(maps, boxes, levels, self.strides[:pooled])
+            logits = self.instance_logits(box_features, levels, scale * self.instance_reversal)
+            distance = (torch.sigmoid(logits.float()) - image).abs().sum()
+            losses["loss_da_consistency"] = distance / max(len(logits), 1)
+        return losses
+
+    def forward(self, source: dict, target: dict) -> dict[str, Tensor]:
+        """Weighted losses ``loss_da_image``, ``loss_da_instance``, ``loss_da_consistency``.
+
+        ``source`` and ``target`` are keyword arguments of `domain_losses`. The two domains count
+        the same whatever their numbers of images: each loss is the mean of the domains' means,
+        which for 1 + 1 images is the mean over both.
+        """
+        of_source = self.domain_losses(SOURCE, **source)
+        of_target = self.domain_losses(TARGET, **target)
+        weights = {
+            "loss_da_image": self.image_weight,
+            "loss_da_instance": self.instance_weight,
+            "loss_da_consistency": self.consistency_weight,
+        }
+        return {
+            name: weights[name] * 0.5 * (of_source[name] + of_target[name]) for name in of_source
+        }

@@ -1,0 +1,132 @@
+"""MIC's consistency loss for a two-stage detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.modeling.sampling import subsample_labels
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+from mic_det.core import QUALITY_MODES, objectness_quality, softmax_quality
+
+from .batch import FeatureBatch, RPNOutput, propose, run_rpn
+
+
+class MaskedDetectionLoss(nn.Module):
+    """Objectness and classification of the student on masked images, against pseudo boxes.
+
+    L_M of MIC (CVPR 2023, eq. 5 with the weight of eq. 7) for Faster R-CNN: Detectron2's own anchor
+    and proposal sampling, binary cross-entropy of the objectness and cross-entropy of the class,
+    each sample weighted by a quality. Box regression has no part in it and is not computed.
+
+    A loss is a sum over images divided by the number of all target images, those without pseudo
+    boxes included: such an image adds exactly nothing, and processes that share a batch out among
+    them average to what one process would compute.
+
+    Args:
+        weight: lambda_M.
+        quality: "teacher": a positive sample weighs as much as its pseudo box's score, a negative
+            one as the mean score of the image's pseudo boxes; "student": the student's own largest
+            class probability (ROIs) or objectness (anchors), detached; "none": 1.
+    """
+
+    def __init__(self, weight: float = 1.0, quality: str = "teacher") -> None:
+        super().__init__()
+        if quality not in QUALITY_MODES:
+            raise ValueError(f"quality is one of {', '.join(QUALITY_MODES)}, not {quality!r}")
+        self.weight = weight
+        self.quality = quality
+
+    def forward(
+        self,
+        rpn: RPN,
+        roi_heads: StandardROIHeads,
+        masked: FeatureBatch,
+        pseudo: Sequence[Instances],
+        num_images: int,
+    ) -> dict[str, Tensor]:
+        """Weighted losses ``loss_mic_rpn_cls`` and ``loss_mic_roi_cls``.
+
+        Args:
+            rpn, roi_heads: the student's.
+            masked: masked images that have pseudo boxes, with the student's features.
+            pseudo: for each of them ``gt_boxes``, ``gt_classes``, ``gt_scores``; none is empty.
+            num_images: number of target images in the batch, with pseudo boxes or without.
+        """
+        output = run_rpn(rpn, masked)
+        proposals = propose(rpn, masked, output)
+        scale = self.weight / num_images
+        return {
+            "loss_mic_rpn_cls": scale * self.objectness_loss(rpn, output, pseudo),
+            "loss_mic_roi_cls": scale * self.class_loss(roi_heads, masked, proposals, pseudo),
+        }
+
+    def objectness_loss(self, rpn: RPN, output: RPNOutput, pseudo: Sequence[Instances]) -> Tensor:
+        """Sum over images of the weighted loss of sampled anchors, scaled as the RPN's own."""
+        anchors = Boxes.cat(output.anchors)
+        logits = torch.cat(output.logits, dim=1).float()
+        total = logits.new_zeros(())
+        for image_logits, labels in zip(logits, pseudo, strict=True):
+            with torch.no_grad():
+                matched, kinds = rpn.anchor_matcher(pairwise_iou(labels.gt_boxes, anchors))
+                positive, negative = subsample_labels(
+                    kinds, rpn.batch_size_per_image, rpn.positive_fraction, 0
+                )
+                sampled = torch.cat([positive, negative])
+                goal = torch.zeros_like(sampled, dtype=logits.dtype)
+                goal[: len(positive)] = 1.0
+            chosen = image_logits[sampled]
+            if self.quality == "teacher":
+                weights = _teacher_quality(labels.gt_scores, matched[sampled], goal == 1.0)
+            elif self.quality == "student":
+                weights = objectness_quality(chosen)
+            else:
+                weights = None
+            total = total + F.binary_cross_entropy_with_logits(
+                chosen, goal, weight=weights, reduction="sum"
+            )
+        return total / rpn.batch_size_per_image * rpn.loss_weight.get("loss_rpn_cls", 1.0)
+
+    def class_loss(
+        self,
+        roi_heads: StandardROIHeads,
+        masked: FeatureBatch,
+        proposals: list[Instances],
+        pseudo: Sequence[Instances],
+    ) -> Tensor:
+        """Sum over images of the weighted mean over sampled proposals."""
+        with get_event_storage().name_scope("mic"):
+            sampled = roi_heads.label_and_sample_proposals(proposals, list(pseudo))
+        features = [masked.features[name] for name in roi_heads.box_in_features]
+        pooled = roi_heads.box_pooler(features, [each.proposal_boxes for each in sampled])
+        logits = roi_heads.box_predictor.cls_score(roi_heads.box_head(pooled)).float()
+        classes = torch.cat([each.gt_classes for each in sampled])
+        losses = F.cross_entropy(logits, classes, reduction="none")
+        if self.quality == "teacher":
+            losses = losses * torch.cat(
+                [
+                    _positive_or_mean(
+                        each.gt_scores, labels.gt_scores, each.gt_classes < roi_heads.num_classes
+                    )
+                    for each, labels in zip(sampled, pseudo, strict=True)
+                ]
+            )
+        elif self.quality == "student":
+            losses = losses * softmax_quality(logits)
+        parts = losses.split([len(each) for each in sampled])
+        return torch.stack([part.mean() for part in parts]).sum()
+
+
+def _teacher_quality(scores: Tensor, matched: Tensor, positive: Tensor) -> Tensor:
+    return _positive_or_mean(scores[matched], scores, positive)
+
+
+def _positive_or_mean(matched_scores: Tensor, scores: Tensor, positive: Tensor) -> Tensor:
+    """A positive sample's matched score; for negatives, matched to nothing, the image's mean."""
+    return torch.where(positive, matched_scores, scores.mean())

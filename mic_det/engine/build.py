@@ -1,0 +1,202 @@
+"""From a configuration to a trainer, and to evaluated models."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, MetadataCatalog
+from detectron2.engine import create_ddp_model, default_writers, hooks
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler, get_default_optimizer_params
+from detectron2.solver.build import maybe_add_gradient_clipping
+from detectron2.utils import comm
+from torch import nn
+
+from mic_det.config import ConfigError
+from mic_det.core import EMATeacher, PatchMask
+from mic_det.data.catalog import labelled_dicts, require_domain, unlabelled_dicts
+from mic_det.data.loader import domain_batches
+from mic_det.detection.label_free import masking_stability
+
+from .checkpoint import AdaptationCheckpointer
+from .evaluation import evaluate_model
+from .student_view import MaskedView
+from .trainer import AdaptationTrainer
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS_KEPT = 3
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW over the trainable parameters, with Detectron2's parameter groups."""
+    solver = cfg.SOLVER
+    groups = get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+    )
+    if solver.OPTIMIZER == "AdamW":
+        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups, lr=solver.BASE_LR)
+    return maybe_add_gradient_clipping(cfg, torch.optim.SGD)(
+        groups,
+        lr=solver.BASE_LR,
+        momentum=solver.MOMENTUM,
+        nesterov=solver.NESTEROV,
+        foreach=True,
+    )
+
+
+def build_student_and_teacher(cfg: CfgNode) -> tuple[nn.Module, EMATeacher]:
+    """The student, on its device, and a teacher that equals it; weights not loaded yet."""
+    student = build_model(cfg)
+    teacher = EMATeacher(
+        student,
+        alpha=cfg.MODEL.TEACHER.ALPHA,
+        warmup=cfg.MODEL.TEACHER.WARMUP,
+        model=student.teacher_copy(),
+    )
+    return student, teacher
+
+
+def check_classes(cfg: CfgNode) -> None:
+    """Raise ConfigError unless all labelled sets have the model's number of classes, in one order."""
+    for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TARGET, *cfg.DATASETS.TEST}:
+        require_domain(name)
+    expected: tuple[str, list[str]] | None = None
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        labelled_dicts(name)
+        classes = list(MetadataCatalog.get(name).thing_classes)
+        if len(classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+            raise ConfigError(
+                f"{name} has {len(classes)} classes ({', '.join(classes)}), but "
+                f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}."
+            )
+        if expected is not None and classes != expected[1]:
+            raise ConfigError(
+                f"{name} has the classes {classes}, {expected[0]} has {expected[1]}: they must be "
+                "the same in the same order."
+            )
+        expected = (name, classes)
+
+
+def evaluate(cfg: CfgNode, student: nn.Module, teacher: EMATeacher) -> dict[str, Any]:
+    """Evaluate ``TEST.MODELS``: COCO metrics on each test set, and the label-free criterion.
+
+    Returns ``{"student": {dataset: metrics, …}, "teacher": …}``; with ``TEST.LABEL_FREE_IMAGES``
+    each also has ``stability``, in percent (see `masking_stability`).
+    """
+    models = {"student": student, "teacher": teacher.model}
+    unlabelled = _unlabelled_sample(cfg)
+    mask = PatchMask(cfg.MODEL.MIC.BLOCK_SIZE, cfg.MODEL.MIC.RATIO, list(cfg.MODEL.PIXEL_MEAN))
+    results: dict[str, Any] = {}
+    for which in cfg.TEST.MODELS:
+        model = models[which]
+        results[which] = evaluate_model(cfg, model)
+        if unlabelled and comm.is_main_process():
+            results[which]["stability"] = 100.0 * masking_stability(model, unlabelled, mask)
+    return results
+
+
+def _unlabelled_sample(cfg: CfgNode) -> list[dict[str, Any]]:
+    """Evenly spread images of ``DATASETS.TARGET``, at test size."""
+    if not cfg.TEST.LABEL_FREE_IMAGES or not cfg.DATASETS.TARGET or not comm.is_main_process():
+        return []
+    dicts = [record for name in cfg.DATASETS.TARGET for record in unlabelled_dicts(name)]
+    step = math.ceil(len(dicts) / cfg.TEST.LABEL_FREE_IMAGES)
+    mapper = DatasetMapper(cfg, is_train=False)
+    return [mapper(record) for record in dicts[::step]]
+
+
+def load_for_evaluation(cfg: CfgNode, *, resume: bool = False) -> tuple[nn.Module, EMATeacher]:
+    """Student and teacher with the weights of ``MODEL.WEIGHTS``.
+
+    With ``resume`` those of the last checkpoint in ``OUTPUT_DIR``, if there is one. A file without
+    a teacher fills both.
+    """
+    student, teacher = build_student_and_teacher(cfg)
+    checkpointer = AdaptationCheckpointer(student, teacher, cfg.OUTPUT_DIR)
+    path = cfg.MODEL.WEIGHTS
+    if resume and checkpointer.has_checkpoint():
+        path = checkpointer.get_checkpoint_file()
+    checkpointer.start_from(path)
+    checkpointer.load(path, checkpointables=["teacher"])
+    return student, teacher
+
+
+def build_trainer(
+    cfg: CfgNode, *, resume: bool = False, writers: Callable[[], list[Any]] | None = None
+) -> AdaptationTrainer:
+    """Everything that ``tools/train_net.py`` trains with; call ``train(start_iter, max_iter)``.
+
+    Args:
+        resume: continue from the last checkpoint of ``OUTPUT_DIR``, if there is one.
+        writers: what metrics are written to; Detectron2's own by default.
+    """
+    check_classes(cfg)
+    student, teacher = build_student_and_teacher(cfg)
+    optimizer = build_optimizer(cfg, student)
+    trainer = AdaptationTrainer(
+        student=create_ddp_model(student, broadcast_buffers=False),
+        teacher=teacher,
+        optimizer=optimizer,
+        make_batches=lambda start: domain_batches(cfg, start),
+        mask_target=MaskedView.from_config(cfg) if cfg.MODEL.MIC.ENABLED else None,
+        amp_dtype=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
+        seed=cfg.SEED,
+    )
+    checkpointer = AdaptationCheckpointer(student, teacher, cfg.OUTPUT_DIR, trainer=trainer)
+    trainer.register_hooks(_hooks(cfg, trainer, student, checkpointer, writers))
+    if resume and checkpointer.has_checkpoint():
+        checkpointer.resume_or_load("", resume=True)
+        trainer.start_iter = trainer.iter + 1
+    else:
+        checkpointer.start_from(cfg.MODEL.WEIGHTS, cfg.MODEL.WEIGHTS_FROM)
+    return trainer
+
+
+def _hooks(
+    cfg: CfgNode,
+    trainer: AdaptationTrainer,
+    student: nn.Module,
+    checkpointer: AdaptationCheckpointer,
+    writers: Callable[[], list[Any]] | None,
+) -> list[Any]:
+    optimizer = trainer.optimizer
+    period = cfg.TEST.EVAL_PERIOD
+
+    def evaluate_now() -> dict[str, Any]:
+        trainer.last_results = evaluate(cfg, student, trainer.teacher)
+        return trainer.last_results
+
+    built: list[Any] = [
+        hooks.IterationTimer(),
+        hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
+        hooks.EvalHook(period, evaluate_now),
+    ]
+    if comm.is_main_process():
+        metrics = [(f"{cfg.TEST.SERVE}/{name}/AP50", "model_best") for name in cfg.DATASETS.TEST]
+        if cfg.TEST.LABEL_FREE_IMAGES and cfg.DATASETS.TARGET:
+            metrics.append((f"{cfg.TEST.SERVE}/stability", "model_best_label_free"))
+        if period:
+            best = dict((file, metric) for metric, file in reversed(metrics))
+            built += [
+                hooks.BestCheckpointer(period, checkpointer, metric, "max", file_prefix=file)
+                for file, metric in best.items()
+            ]
+        built.append(
+            hooks.PeriodicCheckpointer(
+                checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=CHECKPOINTS_KEPT
+            )
+        )
+        make = writers or (lambda: default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER))
+        built.append(hooks.PeriodicWriter(make(), period=20))
+    return built

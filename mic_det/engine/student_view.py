@@ -1,0 +1,54 @@
+"""What the student gets to see of target images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+
+from mic_det.core import PatchMask, StudentAugment
+
+
+class MaskedView(nn.Module):
+    """Colour-augment and mask the images of a batch of Detectron2 input dicts.
+
+    Args:
+        augment, mask: of `mic_det.core`; both draw anew for each image.
+        device: where the images are worked on.
+    """
+
+    def __init__(
+        self, augment: StudentAugment, mask: PatchMask, device: torch.device | str = "cpu"
+    ) -> None:
+        super().__init__()
+        self.augment = augment
+        self.mask = mask
+        self.device = torch.device(device)
+        self.to(self.device)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> MaskedView:
+        """As ``MODEL.MIC`` says; hidden patches take the mean colour, ``MODEL.PIXEL_MEAN``."""
+        mic = cfg.MODEL.MIC
+        augment = StudentAugment(
+            jitter=mic.AUGMENT.JITTER,
+            hue=mic.AUGMENT.HUE,
+            jitter_probability=mic.AUGMENT.JITTER_PROB,
+            blur_sigma=mic.AUGMENT.BLUR_SIGMA,
+            blur_probability=mic.AUGMENT.BLUR_PROB,
+            max_value=255.0,
+            channels=cfg.INPUT.FORMAT,
+        )
+        mask = PatchMask(mic.BLOCK_SIZE, mic.RATIO, fill=list(cfg.MODEL.PIXEL_MEAN))
+        return cls(augment, mask, cfg.MODEL.DEVICE)
+
+    @torch.no_grad()
+    def forward(self, target: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The same dicts with other images: float32 (3, H, W) in the value range they came in."""
+        return [
+            {**each, "image": self.mask(self.augment(each["image"].to(self.device)))}
+            for each in target
+        ]

@@ -1,0 +1,152 @@
+"""The adaptation step, for every task, and the loop around it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.engine.train_loop import TrainerBase
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from torch import Tensor, nn
+
+from mic_det.core import EMATeacher
+
+
+class AdaptationTrainer(TrainerBase):
+    """Train a student on source and target, with a teacher that follows it.
+
+    Args:
+        student: called as ``student(source, target, masked, pseudo)``, returns a dict of losses
+            that are already weighted. DistributedDataParallel or plain.
+        teacher: the EMA of the student.
+        optimizer: of the student's parameters.
+        make_batches: from the iteration to start with to endless (source, target) pairs; target is
+            None where the method has no use for it.
+        mask_target: from the target batch to what the student gets to see of it, augmented and
+            masked; None switches MIC off.
+        amp_dtype: autocast to this dtype (float16 adds loss scaling); None: full precision.
+        seed: each iteration's random draws (dropout, sampling, masks) follow from this, the
+            iteration and the process's rank, so that a resumed run draws what it would have drawn.
+        log_period: losses are averaged over this many iterations and written once: reading a loss
+            waits for the GPU.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: nn.Module,
+        teacher: EMATeacher,
+        optimizer: torch.optim.Optimizer,
+        make_batches: Callable[[int], Iterator[tuple[Any, Any]]],
+        mask_target: Callable[[Any], Any] | None = None,
+        amp_dtype: torch.dtype | None = None,
+        seed: int = 0,
+        log_period: int = 20,
+    ) -> None:
+        super().__init__()
+        self.student = student.train()
+        self.teacher = teacher
+        self.optimizer = optimizer
+        self.make_batches = make_batches
+        self.mask_target = mask_target
+        self.device = next(student.parameters()).device
+        self.amp_dtype = amp_dtype
+        scales = amp_dtype == torch.float16 and self.device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scales)
+        self.seed = seed
+        # What the latest evaluation returned; filled by the evaluation hook.
+        self.last_results: dict[str, Any] = {}
+        self._losses = _RunningMeans(log_period)
+
+    def before_train(self) -> None:
+        self.batches = self.make_batches(self.start_iter)
+        super().before_train()
+
+    def before_step(self) -> None:
+        super().before_step()
+        key = (self.seed, self.iter, comm.get_rank())
+        seed_all_rng(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+    def run_step(self) -> None:
+        """One step of masked image consistency (Hoyer et al., CVPR 2023, section 3)."""
+        source, target = self.next_batches()
+        pseudo = masked = None
+        with self.autocast():
+            if self.mask_target is not None:
+                pseudo = self.teacher.pseudo_label(target)
+                masked = self.mask_target(target)
+            losses = self.student(source, target, masked, pseudo)
+            total = sum(losses.values())
+        self.optimizer.zero_grad()
+        self.scaler.scale(total).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.teacher.update(self.student)
+        self._losses.add(losses, total)
+
+    def next_batches(self) -> tuple[Any, Any]:
+        """The next source and target batch; the time it took is logged as ``data_time``."""
+        start = time.perf_counter()
+        batches = next(self.batches)
+        self.storage.put_scalar("data_time", time.perf_counter() - start)
+        return batches
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Mixed precision if it is configured."""
+        if self.amp_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.amp_dtype)
+
+    def after_step(self) -> None:
+        self._losses.write(self.storage, last=self.iter + 1 == self.max_iter)
+        super().after_step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs besides the weights of student and teacher."""
+        return super().state_dict() | {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "teacher_updates": self.teacher.num_updates,
+            "seed": self.seed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.teacher.num_updates = state["teacher_updates"]
+        self.seed = state["seed"]
+
+
+class _RunningMeans:
+    """Losses averaged over some iterations and all processes.
+
+    A loss that is absent from an iteration (no pseudo boxes) counts as 0 in it.
+    """
+
+    def __init__(self, period: int) -> None:
+        self.period = period
+        self.count = 0
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, losses: dict[str, Tensor], total: Tensor) -> None:
+        self.count += 1
+        for name, loss in [*losses.items(), ("total_loss", total)]:
+            loss = loss.detach().float()
+            self.sums[name] = self.sums[name] + loss if name in self.sums else loss
+
+    def write(self, storage: Any, last: bool) -> None:
+        if self.count < self.period and not last:
+            return
+        means = {name: value.item() / self.count for name, value in self.sums.items()}
+        gathered = comm.gather(means)
+        if comm.is_main_process():
+            for name in {name for each in gathered for name in each}:
+                value = sum(each.get(name, 0.0) for each in gathered) / len(gathered)
+                storage.put_scalar(name, value, smoothing_hint=False)
+        self.count, self.sums = 0, {}
