@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train or evaluate: ``python tools/train_net.py --config configs/cs2foggy_mic.yaml [KEY VALUE …]``.
+"""Train or evaluate: ``python tools/train_net.py --config configs/streets_mic.yaml [KEY VALUE]``.
 
 The flags are those of Detectron2's own train_net.py.
 """
@@ -42,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def prepare(arguments: argparse.Namespace):
-    """The checked configuration; ends with one message if it, or the data it names, is not there."""
+    """The checked configuration; raises with one message if data that it names are missing."""
     cfg = load_config(arguments.config_file, arguments.opts)
     register_builtin()
     labelled, unlabelled = cfg.DATASETS.TEST, ()

@@ -29,7 +29,7 @@ SOURCE_STREAM, TARGET_STREAM = 0, 1
 
 @contextlib.contextmanager
 def _seeded(*key: int) -> Iterator[None]:
-    """Seed python's and numpy's generators, which Detectron2's transforms draw from, for a while."""
+    """Seed python's and numpy's generators, which Detectron2's transforms use, for a while."""
     seed = int(np.random.SeedSequence(key).generate_state(1)[0])
     python_state, numpy_state = random.getstate(), np.random.get_state()
     random.seed(seed)
@@ -161,7 +161,7 @@ def source_stream(cfg: CfgNode) -> SampleStream:
 
 
 def target_stream(cfg: CfgNode) -> SampleStream:
-    """Images of ``DATASETS.TARGET``; annotations of these domains, if there are any, stay unread."""
+    """Images of ``DATASETS.TARGET``; annotations of these domains, if any, stay unread."""
     dicts = [record for name in cfg.DATASETS.TARGET for record in unlabelled_dicts(name)]
     return _stream(cfg, dicts, TARGET_STREAM)
 

@@ -11,7 +11,7 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem
 
 @BACKBONE_REGISTRY.register()
 def build_slim_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """ResNet-18 whose first stage has ``MODEL.RESNETS.RES2_OUT_CHANNELS`` channels, with FPN P2..P6.
+    """ResNet-18 with ``MODEL.RESNETS.RES2_OUT_CHANNELS`` channels in its first stage, and FPN.
 
     Detectron2's own builder allows 64 there and nothing else. Each further stage has twice the
     channels of the one before; other keys mean what they mean to Detectron2.

@@ -68,7 +68,7 @@ def build_student_and_teacher(cfg: CfgNode) -> tuple[nn.Module, EMATeacher]:
 
 
 def check_classes(cfg: CfgNode) -> None:
-    """Raise ConfigError unless all labelled sets have the model's number of classes, in one order."""
+    """Raise ConfigError unless all labelled sets have the model's classes, in one order."""
     for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TARGET, *cfg.DATASETS.TEST}:
         require_domain(name)
     expected: tuple[str, list[str]] | None = None
@@ -187,7 +187,7 @@ def _hooks(
         if cfg.TEST.LABEL_FREE_IMAGES and cfg.DATASETS.TARGET:
             metrics.append((f"{cfg.TEST.SERVE}/stability", "model_best_label_free"))
         if period:
-            best = dict((file, metric) for metric, file in reversed(metrics))
+            best = {file: metric for metric, file in reversed(metrics)}
             built += [
                 hooks.BestCheckpointer(period, checkpointer, metric, "max", file_prefix=file)
                 for file, metric in best.items()

@@ -1,0 +1,205 @@
+"""Several training runs side by side, each a process of its own; finished ones are kept.
+
+What the demo and the study are made of. A run that was interrupted is resumed, one that is finished
+is not repeated, and one whose settings have changed since is started anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mic_det.config import load_config
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TRAIN_TOOL = REPOSITORY / "tools" / "train_net.py"
+
+
+class RunError(RuntimeError):
+    """A training process failed; the message says where its log is and how it ends."""
+
+
+@dataclass
+class Run:
+    """One training run.
+
+    Args:
+        name: unique among the runs.
+        config: YAML file.
+        folder: ``OUTPUT_DIR``.
+        overrides: KEY VALUE pairs.
+        needs: a file that must be there before the run can start, written by another run.
+    """
+
+    name: str
+    config: Path
+    folder: Path
+    overrides: Sequence[str] = ()
+    needs: Path | None = None
+    process: subprocess.Popen | None = field(default=None, repr=False)
+    started: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.cfg = load_config(self.config, [*self.overrides, "OUTPUT_DIR", str(self.folder)])
+
+    @property
+    def max_iter(self) -> int:
+        return self.cfg.SOLVER.MAX_ITER
+
+    def fingerprint(self) -> str:
+        """Hash of all settings."""
+        return hashlib.sha256(self.cfg.dump().encode()).hexdigest()
+
+    def finished(self) -> bool:
+        """Whether results of exactly these settings are there."""
+        state = self._state()
+        return state.get("settings") == self.fingerprint() and state.get("finished", False)
+
+    def results(self) -> dict[str, Any]:
+        """What ``train_net.py`` measured at the end."""
+        return json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
+
+    def seconds(self) -> float:
+        """Wall-clock time the run has taken, over all its starts."""
+        return self._state().get("seconds", 0.0)
+
+    def iteration(self) -> int:
+        """Iterations done so far, as far as they are written down."""
+        if self.finished():
+            return self.max_iter
+        try:
+            lines = (self.folder / "metrics.json").read_text(encoding="utf-8").splitlines()
+            return json.loads(lines[-1])["iteration"] + 1
+        except (OSError, IndexError, ValueError, KeyError):
+            return 0
+
+    def _state(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def _write_state(self, finished: bool, seconds: float) -> None:
+        state = {"settings": self.fingerprint(), "finished": finished, "seconds": round(seconds, 1)}
+        temporary = self.folder / "run.json.tmp"
+        temporary.write_text(json.dumps(state), encoding="utf-8")
+        temporary.replace(self.folder / "run.json")
+
+    def start(self, threads: int) -> None:
+        """Start or resume the training process."""
+        if self._state().get("settings") != self.fingerprint():
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write_state(False, self.seconds())
+        command = [sys.executable, str(TRAIN_TOOL), "--config", str(self.config), "--resume"]
+        command += ["--num-gpus", str(int(self.cfg.MODEL.DEVICE.startswith("cuda")))]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
+        with (self.folder / "train.log").open("a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [*command, *self.overrides, "OUTPUT_DIR", str(self.folder)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=REPOSITORY,
+            )
+        self.started = time.monotonic()
+
+    def poll(self) -> bool:
+        """Whether the process has ended; raises RunError if it failed."""
+        code = self.process.poll()
+        if code is None:
+            return False
+        self._write_state(code == 0, self.seconds() + time.monotonic() - self.started)
+        if code:
+            log = self.folder / "train.log"
+            tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+            raise RunError(
+                f"run {self.name} failed with exit code {code}; {log} ends with:\n{tail}"
+            )
+        return True
+
+
+def run_all(
+    runs: Sequence[Run],
+    jobs: int,
+    threads: int = 1,
+    report: Callable[[Sequence[Run], float], None] | None = None,
+    poll_seconds: float = 1.0,
+) -> None:
+    """Run all that are not finished, at most ``jobs`` at a time, in order as far as needs allow.
+
+    Args:
+        threads: CPU threads of each process.
+        report: called every ``poll_seconds`` with the runs and the seconds since the beginning.
+
+    Raises RunError as soon as a run fails, after ending the others (they resume the next time), and
+    when what a run needs is written by none of them.
+    """
+    waiting = [run for run in runs if not run.finished()]
+    active: list[Run] = []
+    begin = time.monotonic()
+    try:
+        while waiting or active:
+            active = [run for run in active if not run.poll()]
+            ready = [run for run in waiting if run.needs is None or run.needs.is_file()]
+            if waiting and not active and not ready:
+                raise RunError(
+                    f"run {waiting[0].name} needs {waiting[0].needs}, which is not there"
+                )
+            for run in ready[: max(0, jobs - len(active))]:
+                run.start(threads)
+                active.append(run)
+                waiting.remove(run)
+            if report is not None:
+                report(runs, time.monotonic() - begin)
+            time.sleep(poll_seconds)
+    finally:
+        for run in active:
+            if run.process.poll() is None:
+                run.process.terminate()
+                run.process.wait()
+                run._write_state(False, run.seconds() + time.monotonic() - run.started)
+
+
+class ProgressPrinter:
+    """A line on all runs every so often: iterations done, time elapsed and time to go.
+
+    Args:
+        costs: relative cost of an iteration of each run, by name; 1 if not given.
+        every: seconds between lines.
+    """
+
+    def __init__(self, costs: dict[str, float] | None = None, every: float = 10.0) -> None:
+        self.costs = costs or {}
+        self.every = every
+        self._next = 0.0
+        self._done_before: float | None = None
+
+    def __call__(self, runs: Sequence[Run], elapsed: float) -> None:
+        weights = {run.name: self.costs.get(run.name, 1.0) for run in runs}
+        done = sum(run.iteration() * weights[run.name] for run in runs)
+        total = sum(run.max_iter * weights[run.name] for run in runs)
+        if self._done_before is None:
+            self._done_before = done
+        if elapsed < self._next:
+            return
+        self._next = elapsed + self.every
+        gained = done - self._done_before
+        left = _clock(elapsed * (total - done) / gained) if gained > 0 else "soon known"
+        parts = "  ".join(f"{run.name} {run.iteration()}/{run.max_iter}" for run in runs)
+        share = 100.0 * done / total
+        print(f"[{share:3.0f} %] {parts}  | {_clock(elapsed)} gone, ETA {left}", flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02d}"

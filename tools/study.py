@@ -1,0 +1,157 @@
+#!/usr/bin/env python
+"""Compare methods over several seeds: mean, standard deviation, share of the gap closed.
+
+    python tools/study.py --setting streets --seeds 1 2 3
+
+Each run is a process of its own; an interrupted study goes on where it was when it is called again.
+Further variants of MIC: ``--variant NAME KEY VALUE [KEY VALUE …]``, as often as wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+from scipy.stats import spearmanr
+from tabulate import tabulate
+
+from mic_det.config import ConfigError
+from mic_det.data.builtin import register_builtin
+from mic_det.data.catalog import missing_data_message
+from mic_det.data.coco import DataError
+from mic_det.engine.report import ap50_rows
+from mic_det.engine.runs import REPOSITORY, ProgressPrinter, Run, RunError, run_all
+
+CONFIGS = REPOSITORY / "configs"
+# Method: (config, overrides). A plain mean teacher is MIC that hides nothing.
+METHODS = {
+    "source": ("source", ()),
+    "sada": ("sada", ()),
+    "mean_teacher": ("mic", ("MODEL.MIC.RATIO", "0.0")),
+    "mic": ("mic", ()),
+    "oracle": ("oracle", ()),
+}
+COSTS = {"mic": 1.5, "mean_teacher": 1.5, "sada": 1.8}
+
+
+def build_runs(
+    setting: str,
+    methods: dict[str, tuple[str, Sequence[str]]],
+    seeds: Sequence[int],
+    output: Path,
+    overrides: Sequence[str],
+) -> list[Run]:
+    """A run for each method and seed; a burn-in is the source run of the same seed."""
+    runs = []
+    for seed in seeds:
+        for method, (config, extra) in methods.items():
+            path = CONFIGS / f"{setting}_{config}.yaml"
+            folder = output / f"{method}_{seed}"
+            settings = ["SEED", str(seed), *extra, *overrides]
+            run = Run(folder.name, path, folder, settings)
+            if run.cfg.MODEL.WEIGHTS:
+                burn_in = output / f"source_{seed}" / Path(run.cfg.MODEL.WEIGHTS).name
+                settings = [*settings, "MODEL.WEIGHTS", str(burn_in)]
+                run = Run(folder.name, path, folder, settings, needs=burn_in)
+            runs.append(run)
+    return runs
+
+
+def collect(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
+    """AP50 of each method's seeds: ``{method: {model: [AP50, …]}}``."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for run in runs:
+        method = run.name.rsplit("_", 1)[0]
+        for which, _, metrics in ap50_rows(run.results()):
+            found.setdefault(method, {}).setdefault(which, []).append(metrics["AP50"])
+    return found
+
+
+def gap_closed(scores: dict[str, float], method: str) -> float:
+    """Share of the distance from source-only to oracle, in percent."""
+    source, oracle = scores["source"], scores["oracle"]
+    return 100.0 * (scores[method] - source) / (oracle - source)
+
+
+def rank_correlation(runs: Sequence[Run]) -> tuple[float, int]:
+    """Spearman's rho between label-free stability and AP50 over all evaluated models."""
+    pairs = [
+        (of_model["stability"], metrics["AP50"])
+        for run in runs
+        for of_model in run.results().values()
+        if "stability" in of_model
+        for metrics in of_model.values()
+        if isinstance(metrics, dict)
+    ]
+    if len(pairs) < 3:
+        return float("nan"), len(pairs)
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic), len(pairs)
+
+
+def report(runs: Sequence[Run], served: str) -> dict:
+    """Print the table; return what it is made of."""
+    found = collect(runs)
+    scores = {method: mean(each[served]) for method, each in found.items()}
+    rows = []
+    for method, each in found.items():
+        row = [method]
+        for which in ("student", "teacher"):
+            values = each[which]
+            spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+            row.append(f"{mean(values):.1f}{spread}")
+        if {"source", "oracle"} <= scores.keys():
+            row.append(f"{gap_closed(scores, method):.0f} %")
+        rows.append(row)
+    headers = ["", "mAP50 student", "mAP50 teacher", "gap closed"]
+    print(tabulate(rows, headers=headers[: len(rows[0])], disable_numparse=True))
+    rho, count = rank_correlation(runs)
+    print(f"\nLabel-free stability against mAP50: Spearman's rho {rho:.2f} over {count} models.")
+    return {"AP50": found, "served": served, "label_free_spearman": rho, "models_ranked": count}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--setting", default="streets", help="prefix of the configs' names")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--variant", nargs="+", action="append", default=[], metavar="NAME")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each run")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("overrides", nargs="*", help="KEY VALUE for all runs, after --")
+    arguments = parser.parse_args()
+    register_builtin()
+    methods = {name: METHODS[name] for name in arguments.methods}
+    methods |= {name: ("mic", tuple(pairs)) for name, *pairs in arguments.variant}
+    output = arguments.output or REPOSITORY / "output" / "study" / arguments.setting
+    output = output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    runs = build_runs(arguments.setting, methods, arguments.seeds, output, arguments.overrides)
+    data = [run.cfg.DATASETS for run in runs]
+    message = missing_data_message(
+        [name for each in data for name in (*each.TRAIN, *each.TEST)],
+        [name for each in data for name in each.TARGET],
+    )
+    if message:
+        raise DataError(message)
+    costs = {run.name: COSTS.get(run.name.rsplit("_", 1)[0], 1.0) for run in runs}
+    printer = ProgressPrinter(costs, every=60.0)
+    run_all(runs, arguments.jobs, arguments.threads, printer)
+    found = report(runs, runs[0].cfg.TEST.SERVE)
+    (output / "study.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(f"Written to {output / 'study.json'}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ConfigError, DataError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nStopped; call it again to go on from here.", file=sys.stderr)
+        sys.exit(130)
