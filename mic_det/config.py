@@ -69,6 +69,9 @@ def add_mic_config(cfg: CN) -> None:
     cfg.MODEL.MIC.RATIO = 0.5
     # Teacher detections with at least this score, after NMS, are pseudo labels.
     cfg.MODEL.MIC.SCORE_THRESH = 0.8
+    # Detections from this score up to SCORE_THRESH are doubtful: the student is not taught that
+    # what overlaps them is background. 1 (as in the paper): nothing is doubtful.
+    cfg.MODEL.MIC.DOUBT_THRESH = 1.0
     # Whose confidence weights the masked loss: "teacher", "student" or "none".
     cfg.MODEL.MIC.QUALITY = "teacher"
     # Colour augmentation of the student's copy, before masking; each is drawn for each image.

@@ -22,6 +22,7 @@ from mic_det.data.streets import (
     render_scene,
     spec,
     weather,
+    worker,
 )
 from mic_det.data.streets.camera import Camera, Pose
 from mic_det.data.streets.canvas import Canvas
@@ -124,6 +125,30 @@ def test_the_nearer_thing_hides_the_farther_one_in_either_order():
                 canvas.disc((0.0, 1.0, z), 0.4, (z * 10, 0, 0))
         row = round((50 + 240 / 8.0) * 2)
         assert canvas.depth[row, 256] == pytest.approx(8.0, abs=0.3)
+
+
+def test_many_polygons_at_once_look_like_one_by_one():
+    z = np.arange(0.0, 40.0, 1.3)[:, None]  # the first ones reach behind the camera
+    quads = np.zeros((len(z), 4, 3))
+    quads[..., 0] = (-1.0, 1.0, 1.0, -1.0)
+    quads[..., 2] = z + (0.0, 0.0, 0.4, 0.4)
+    together, single = (Canvas(Camera(240.0, 2.0, 50.0, 0.05)) for _ in range(2))
+    together.polygons(quads, (200, 100, 50))
+    for quad in quads:
+        single.polygon(quad, (200, 100, 50))
+    for canvas in (together, single):
+        canvas.flush()
+    assert together.pixels.any() and np.array_equal(together.pixels, single.pixels)
+
+
+def test_a_crop_repeats_the_border_outside_the_image():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (128, 256, 3), np.uint8)
+    # A square of 20 px with 3 px of margin on each side, in the top right corner.
+    crop = worker.crop_square(image, np.array([236, 0, 256, 20]))
+    rows, columns = np.clip(np.arange(-3, 23), 0, 127), np.clip(np.arange(233, 259), 0, 255)
+    expected = cv2.resize(image[rows[:, None], columns], (spec.CROP_SIZE, spec.CROP_SIZE))
+    assert np.array_equal(crop, expected)
 
 
 def test_depth_grows_up_the_road(scenes):

@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from mic_det.core import QUALITY_MODES, objectness_quality, softmax_quality
+from mic_det.core import QUALITY_MODES, confident, objectness_quality, softmax_quality
 
 from .batch import FeatureBatch, RPNOutput, propose, run_rpn
 
@@ -34,14 +34,19 @@ class MaskedDetectionLoss(nn.Module):
         quality: "teacher": a positive sample weighs as much as its pseudo box's score, a negative
             one as the mean score of the image's pseudo boxes; "student": the student's own largest
             class probability (ROIs) or objectness (anchors), detached; "none": 1.
+        threshold: pseudo boxes with a lower score are no labels but doubtful: what overlaps them,
+            and no label, is left out of the loss instead of being taught as background.
     """
 
-    def __init__(self, weight: float = 1.0, quality: str = "teacher") -> None:
+    def __init__(
+        self, weight: float = 1.0, quality: str = "teacher", threshold: float = 0.0
+    ) -> None:
         super().__init__()
         if quality not in QUALITY_MODES:
             raise ValueError(f"quality is one of {', '.join(QUALITY_MODES)}, not {quality!r}")
         self.weight = weight
         self.quality = quality
+        self.threshold = threshold
 
     def forward(
         self,
@@ -56,25 +61,42 @@ class MaskedDetectionLoss(nn.Module):
         Args:
             rpn, roi_heads: the student's.
             masked: masked images that have pseudo boxes, with the student's features.
-            pseudo: for each of them ``gt_boxes``, ``gt_classes``, ``gt_scores``; none is empty.
+            pseudo: for each of them ``gt_boxes``, ``gt_classes``, ``gt_scores``, with at least one
+                label, that is a score of at least ``threshold``.
             num_images: number of target images in the batch, with pseudo boxes or without.
         """
         output = run_rpn(rpn, masked)
         proposals = propose(rpn, masked, output)
         scale = self.weight / num_images
+        sure = [confident(each.gt_scores, self.threshold) for each in pseudo]
+        labels = [each[rows] for each, rows in zip(pseudo, sure, strict=True)]
+        doubtful = [each[~rows].gt_boxes for each, rows in zip(pseudo, sure, strict=True)]
+        proposals = [
+            each[~in_doubt(each.proposal_boxes, boxes, known.gt_boxes)]
+            for each, boxes, known in zip(proposals, doubtful, labels, strict=True)
+        ]
+        objectness = self.objectness_loss(rpn, output, labels, doubtful)
         return {
-            "loss_mic_rpn_cls": scale * self.objectness_loss(rpn, output, pseudo),
-            "loss_mic_roi_cls": scale * self.class_loss(roi_heads, masked, proposals, pseudo),
+            "loss_mic_rpn_cls": scale * objectness,
+            "loss_mic_roi_cls": scale * self.class_loss(roi_heads, masked, proposals, labels),
         }
 
-    def objectness_loss(self, rpn: RPN, output: RPNOutput, pseudo: Sequence[Instances]) -> Tensor:
+    def objectness_loss(
+        self,
+        rpn: RPN,
+        output: RPNOutput,
+        pseudo: Sequence[Instances],
+        doubtful: Sequence[Boxes],
+    ) -> Tensor:
         """Sum over images of the weighted loss of sampled anchors, scaled as the RPN's own."""
         anchors = Boxes.cat(output.anchors)
         logits = torch.cat(output.logits, dim=1).float()
         total = logits.new_zeros(())
-        for image_logits, labels in zip(logits, pseudo, strict=True):
+        for image_logits, labels, doubts in zip(logits, pseudo, doubtful, strict=True):
             with torch.no_grad():
                 matched, kinds = rpn.anchor_matcher(pairwise_iou(labels.gt_boxes, anchors))
+                if len(doubts):
+                    kinds[in_doubt(anchors, doubts, labels.gt_boxes)] = -1
                 positive, negative = subsample_labels(
                     kinds, rpn.batch_size_per_image, rpn.positive_fraction, 0
                 )
@@ -121,6 +143,18 @@ class MaskedDetectionLoss(nn.Module):
             losses = losses * softmax_quality(logits)
         parts = losses.split([len(each) for each in sampled])
         return torch.stack([part.mean() for part in parts]).sum()
+
+
+def in_doubt(boxes: Boxes, doubtful: Boxes, labels: Boxes) -> Tensor:
+    """Bool mask of the ``boxes`` that overlap a doubtful box (IoU >= 0.5) more than any label."""
+    overlap = _best_overlap(boxes, doubtful)
+    return (overlap >= 0.5) & (overlap > _best_overlap(boxes, labels))
+
+
+def _best_overlap(boxes: Boxes, others: Boxes) -> Tensor:
+    if not len(others):
+        return boxes.tensor.new_zeros(len(boxes))
+    return pairwise_iou(boxes, others).amax(1)
 
 
 def _teacher_quality(scores: Tensor, matched: Tensor, positive: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from mic_det.core import confident
+
 from .batch import FeatureBatch, propose, run_rpn
 from .domain_heads import SADAHeads
 from .masked_loss import MaskedDetectionLoss
@@ -31,7 +33,8 @@ class AdaptiveRCNN(GeneralizedRCNN):
     Args:
         domain_heads: adversarial alignment of source and target features, or None.
         masked_loss: MIC's consistency loss, or None.
-        pseudo_threshold: score from which on `pseudo_label` keeps a detection.
+        pseudo_threshold: score from which on `pseudo_label` keeps a detection; the masked loss has
+            a threshold of its own, from which on such a detection is a label.
         **rcnn: see `GeneralizedRCNN`; with ``domain_heads`` or ``masked_loss`` the proposal
             generator must be an `RPN` and the ROI heads `StandardROIHeads`.
     """
@@ -54,11 +57,11 @@ class AdaptiveRCNN(GeneralizedRCNN):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         parts = super().from_config(cfg)
         mic = cfg.MODEL.MIC
-        parts["pseudo_threshold"] = mic.SCORE_THRESH
+        parts["pseudo_threshold"] = min(mic.SCORE_THRESH, mic.DOUBT_THRESH)
         if cfg.MODEL.SADA.ENABLED:
             parts["domain_heads"] = _domain_heads(cfg, parts)
         if mic.ENABLED:
-            parts["masked_loss"] = MaskedDetectionLoss(mic.WEIGHT, mic.QUALITY)
+            parts["masked_loss"] = MaskedDetectionLoss(mic.WEIGHT, mic.QUALITY, mic.SCORE_THRESH)
         return parts
 
     def forward(
@@ -158,9 +161,11 @@ class AdaptiveRCNN(GeneralizedRCNN):
         return inputs
 
     def masked_losses(self, masked: Batch, pseudo: Sequence[Instances]) -> dict[str, Tensor]:
-        """MIC's loss on those masked images that have pseudo boxes; nothing if none has."""
-        kept = [i for i, labels in enumerate(pseudo) if len(labels)]
-        _log_pseudo_labels(pseudo)
+        """MIC's loss on those masked images that have labels; nothing if none has."""
+        threshold = self.masked_loss.threshold
+        counts = [int(confident(each.gt_scores, threshold).sum()) for each in pseudo]
+        _log_pseudo_labels(counts)
+        kept = [i for i, count in enumerate(counts) if count]
         if not kept:
             return {}
         return self.masked_loss(
@@ -200,9 +205,8 @@ def _random_boxes(boxes: Boxes, count: int) -> Boxes:
     return Boxes(boxes.tensor[order].detach())
 
 
-def _log_pseudo_labels(pseudo: Sequence[Instances]) -> None:
+def _log_pseudo_labels(counts: Sequence[int]) -> None:
     storage = get_event_storage()
-    counts = [len(labels) for labels in pseudo]
     storage.put_scalar("mic/pseudo_boxes_per_image", sum(counts) / len(counts))
     storage.put_scalar(
         "mic/images_with_pseudo_boxes", sum(count > 0 for count in counts) / len(counts)

@@ -45,7 +45,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
     if solver.OPTIMIZER == "AdamW":
-        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups, lr=solver.BASE_LR)
+        optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
+        return optimizer(groups, lr=solver.BASE_LR, fused=True)
     return maybe_add_gradient_clipping(cfg, torch.optim.SGD)(
         groups,
         lr=solver.BASE_LR,

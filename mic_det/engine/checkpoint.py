@@ -18,6 +18,7 @@ def write_atomically(path: Path, write: Any) -> None:
 
     A process that is killed meanwhile leaves the former ``path`` as it was.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

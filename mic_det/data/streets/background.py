@@ -6,7 +6,7 @@ import math
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .camera import SKY_DEPTH
 from .canvas import SUPERSAMPLE, Canvas, Colour
@@ -25,9 +25,19 @@ def _grey(rng: np.random.Generator, low: float, high: float, spread: float = 6.0
     return (float(r), float(g), float(b))
 
 
-def rectangle(x0: float, x1: float, z0: float, z1: float, up: float = 0.0) -> NDArray[np.float64]:
-    """(4, 3) world corners of a level rectangle, metres."""
-    return np.array([(x0, up, z0), (x1, up, z0), (x1, up, z1), (x0, up, z1)], dtype=float)
+def rectangles(x0: ArrayLike, x1: ArrayLike, z0: ArrayLike, z1: ArrayLike) -> NDArray[np.float64]:
+    """(M, 4, 3) world corners of M level rectangles on the ground, metres; numbers are repeated."""
+    quads = np.zeros((max(np.size(v) for v in (x0, x1, z0, z1)), 4, 3))
+    quads[:, 0, 0] = quads[:, 3, 0] = x0
+    quads[:, 1, 0] = quads[:, 2, 0] = x1
+    quads[:, 0, 2] = quads[:, 1, 2] = z0
+    quads[:, 2, 2] = quads[:, 3, 2] = z1
+    return quads
+
+
+def rectangle(x0: float, x1: float, z0: float, z1: float) -> NDArray[np.float64]:
+    """(4, 3) world corners of a level rectangle on the ground, metres."""
+    return np.array([(x0, 0.0, z0), (x1, 0.0, z0), (x1, 0.0, z1), (x0, 0.0, z1)])
 
 
 def draw_sky(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -44,7 +54,10 @@ def draw_sky(canvas: Canvas, rng: np.random.Generator) -> None:
     cloud = cv2.resize(rng.random((3, 9)), (64, 32), interpolation=cv2.INTER_CUBIC)
     weight = np.clip((cloud - 0.5) * 1.6, 0, 0.85)[..., None]
     sky = np.clip(sky + (238 - sky) * weight, 0, 255).astype(np.float32)
-    canvas.pixels[:rows, :, :3] = cv2.resize(sky, (width, rows), interpolation=cv2.INTER_LINEAR)
+    # The fourth channel is the sky's id, 0.
+    sky = cv2.cvtColor(sky, cv2.COLOR_RGB2RGBA)
+    sky[..., 3] = 0
+    canvas.pixels[:rows] = cv2.resize(sky, (width, rows), interpolation=cv2.INTER_LINEAR)
 
     line = canvas.register(VEGETATION)
     base = tint((98, 112, 104), rng.uniform(0.8, 1.15))
@@ -53,9 +66,8 @@ def draw_sky(canvas: Canvas, rng: np.random.Generator) -> None:
     outline = np.column_stack([columns, horizon - rise * SUPERSAMPLE * 0.5])
     outline = np.vstack([outline, (width, horizon), (width, horizon + 2), (0, horizon + 2)])
     cv2.fillPoly(canvas.pixels, [outline.astype(np.int32)], (*base, float(line)))
-    upper = canvas.depth[:rows]
-    upper[canvas.pixels[:rows, :, 3] == line] = _TREE_LINE
-    upper[canvas.pixels[:rows, :, 3] == 0] = SKY_DEPTH
+    trees = cv2.extractChannel(canvas.pixels[:rows], 3) == line
+    canvas.depth[:rows] = np.where(trees, np.float32(_TREE_LINE), np.float32(SKY_DEPTH))
 
 
 def draw_ground(canvas: Canvas, street: Street, rng: np.random.Generator) -> None:
@@ -69,13 +81,12 @@ def draw_ground(canvas: Canvas, street: Street, rng: np.random.Generator) -> Non
 
     grass = (96, 116, 70) if rng.random() < 0.5 else (136, 126, 110)
     below = canvas.pixels[math.ceil(canvas.camera.horizon * SUPERSAMPLE) :]
-    below[:] = (*grass, terrain)
+    cv2.rectangle(below, (0, 0), below.shape[1::-1], (*grass, terrain), cv2.FILLED)
     canvas.select(walk)
     for x0, x1 in ((street.wall_left, street.walk_left), (street.walk_right, street.wall_right)):
         canvas.polygon(rectangle(x0 - 0.2, x1 + 0.2, near, far), paving)
         seams = np.arange(4.0, 60.0, 2.2)
-        quads = np.stack([rectangle(x0, x1, z, z + 0.07) for z in seams])
-        canvas.polygons(quads, tint(paving, 0.86))
+        canvas.polygons(rectangles(x0, x1, seams, seams + 0.07), tint(paving, 0.86))
     canvas.select(road)
     left, right = street.road_left, street.road_right
     canvas.polygon(rectangle(left, right, near, far), asphalt)
@@ -103,15 +114,14 @@ def draw_ground(canvas: Canvas, street: Street, rng: np.random.Generator) -> Non
             canvas.polygon(rectangle(-_SIDE, _SIDE, z - 2.1, z + 2.1), ground)
             _rails(canvas, None, z, ground)
         else:
-            dashes = np.stack([rectangle(x, x + 2, z - 0.08, z + 0.08) for x in range(-40, 40, 5)])
-            canvas.polygons(dashes, paint)
+            dashes = np.arange(-40.0, 40.0, 5.0)
+            canvas.polygons(rectangles(dashes, dashes + 2, z - 0.08, z + 0.08), paint)
             canvas.polygon(rectangle(-LANE / 2, LANE / 2, z - 5.2, z - 4.8), paint)
     if street.crosswalk is not None:
         canvas.select(road)
         z = street.crosswalk
         stripes = np.arange(left + 0.3, right - 0.4, 1.0)
-        quads = np.stack([rectangle(x, x + 0.5, z - 1.6, z + 1.6) for x in stripes])
-        canvas.polygons(quads, paint)
+        canvas.polygons(rectangles(stripes, stripes + 0.5, z - 1.6, z + 1.6), paint)
     canvas.flush()
 
 
@@ -133,8 +143,7 @@ def _lane_marks(canvas: Canvas, street: Street, paint: Colour, rng: np.random.Ge
             canvas.polygon(rectangle(x - 0.07, x + 0.07, _NEAR_Z, _FAR_Z), paint)
         else:
             starts = np.arange(rng.uniform(0, 6) + 2, 90, 6.0)
-            quads = np.stack([rectangle(x - 0.08, x + 0.08, z, z + 3) for z in starts])
-            canvas.polygons(quads, paint)
+            canvas.polygons(rectangles(x - 0.08, x + 0.08, starts, starts + 3), paint)
     x = LANE / 2
     canvas.polygon(rectangle(x - 0.06, x + 0.06, _NEAR_Z, _FAR_Z), paint)
 
@@ -144,13 +153,13 @@ def _rails(canvas: Canvas, x: float | None, z: float | None, ground: Colour) -> 
     offsets = (-_RAIL_GAUGE / 2, _RAIL_GAUGE / 2)
     spots = np.arange(-60.0 if z is not None else 3.0, 70.0, 1.3)
     if x is not None:
-        quads = np.stack([rectangle(x - 1.3, x + 1.3, s, s + 0.4) for s in spots])
+        sleepers = rectangles(x - 1.3, x + 1.3, spots, spots + 0.4)
         rails = [rectangle(x + o - 0.09, x + o + 0.09, _NEAR_Z, _FAR_Z) for o in offsets]
     else:
         middle = z or 0.0
-        quads = np.stack([rectangle(s, s + 0.4, middle - 1.3, middle + 1.3) for s in spots])
+        sleepers = rectangles(spots, spots + 0.4, middle - 1.3, middle + 1.3)
         rails = [rectangle(-_SIDE, _SIDE, middle + o - 0.1, middle + o + 0.1) for o in offsets]
-    canvas.polygons(quads, tint(ground, 0.72))
+    canvas.polygons(sleepers, tint(ground, 0.72))
     axis = 2 if x is None else 0
     for rail in rails:
         canvas.polygon(rail, (58, 54, 52))

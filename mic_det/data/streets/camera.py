@@ -89,22 +89,22 @@ class Camera:
             hits it, because drawn strokes are a little wider than the outline they belong to.
         """
         s, c = math.sin(self.yaw), math.cos(self.yaw)
-        x = (footprint[:, 0] * c - footprint[:, 1] * s).tolist()
-        z = (footprint[:, 0] * s + footprint[:, 1] * c).tolist()
+        corners = footprint.tolist()
+        x = [wx * c - wz * s for wx, wz in corners]
+        z = [wx * s + wz * c for wx, wz in corners]
         mean = max(sum(z) / len(z), NEAR)
         if max(max(x) - min(x), max(z) - min(z)) < _THIN:
             return np.full(len(columns), mean)
         slope = (columns - self.centre) / self.focal
-        best = np.full(len(columns), np.inf)
-        for i in range(len(x)):
-            (xa, za), (xb, zb) = (x[i - 1], z[i - 1]), (x[i], z[i])
-            cross = (xb - xa) - slope * (zb - za)
-            cross[np.abs(cross) < 1e-9] = 1e-9
-            share = (slope * za - xa) / cross
-            depth = za + share * (zb - za)
-            miss = (share < 0) | (share > 1) | (depth < NEAR)
-            depth[miss] = np.inf
-            np.minimum(best, depth, out=best)
+        # Row i: where the views meet the edge that ends in corner i.
+        edges = [(x[i] - x[i - 1], z[i] - z[i - 1], x[i - 1], z[i - 1]) for i in range(len(x))]
+        dx, dz, xa, za = np.array(edges).T[..., None]
+        cross = dx - slope * dz
+        cross[np.abs(cross) < 1e-9] = 1e-9
+        share = (slope * za - xa) / cross
+        depth = za + share * dz
+        depth[(share < 0) | (share > 1) | (depth < NEAR)] = np.inf
+        best = depth.min(axis=0)
         hit = np.isfinite(best)
         if hit.all():
             return best
@@ -148,4 +148,4 @@ class Pose:
         """(4, 2) world X, Z corners of a length x width rectangle around this place, metres."""
         a, b = length / 2, width / 2
         corners = np.array([[a, b, 0], [a, -b, 0], [-a, -b, 0], [-a, b, 0]])
-        return self.world(corners)[:, [0, 2]]
+        return self.world(corners)[:, ::2]

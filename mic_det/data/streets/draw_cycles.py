@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .camera import Pose
 from .canvas import Canvas, Colour
@@ -28,20 +29,21 @@ def _colour(rng: np.random.Generator) -> Colour:
     return (float(r), float(g), float(b))
 
 
-def _plane(pose: Pose, points: list[tuple[float, float]], right: float = 0.0) -> np.ndarray:
+def _plane(pose: Pose, points: ArrayLike, right: float = 0.0) -> np.ndarray:
     """World points of (forward, up) pairs in the thing's own plane, moved to the right."""
-    flat = np.asarray(points, dtype=float)
-    return pose.world(np.column_stack([flat[:, 0], np.full(len(flat), right), flat[:, 1]]))
+    local = np.full((len(points), 3), right)
+    local[:, ::2] = points
+    return pose.world(local)
 
 
 def _wheel(canvas: Canvas, pose: Pose, at: float, radius: float, tyre: float, fill: Colour) -> None:
     """A wheel: filled disc, tyre ring, and a bar as wide as the tyre for views from the end."""
     rim = circle(at, radius, radius - tyre / 2)
-    ring = _plane(pose, [*map(tuple, rim), tuple(rim[0])])
+    ring = _plane(pose, np.vstack([rim, rim[:1]]))
     canvas.polygon(ring, fill)
     canvas.stroke(ring, tyre / 2, (22, 22, 24))
-    upright = _plane(pose, [(at, tyre / 2), (at, 2 * radius - tyre / 2)])
     if abs(math.sin(pose.heading - math.atan2(pose.x, pose.z))) < 0.3:
+        upright = _plane(pose, [(at, tyre / 2), (at, 2 * radius - tyre / 2)])
         canvas.stroke(upright, tyre * 0.75, (22, 22, 24))
 
 

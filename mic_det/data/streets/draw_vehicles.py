@@ -341,8 +341,10 @@ def _windows(
     pitch = (stop - start) / count
     at = start + pitch * np.arange(count)[:, None]
     forward = at + np.array([[0.06, 0.06, pitch - 0.06, pitch - 0.06]])
-    up = np.broadcast_to(np.array([[low, high, high, low]]), forward.shape)
-    quads = solid.on_side(side, np.stack([forward, up], axis=-1))
+    points = np.empty((count, 4, 2))
+    points[..., 0] = forward
+    points[..., 1] = (low, high, high, low)
+    quads = solid.on_side(side, points)
     canvas.polygons(quads, glass)
     for quad in quads:
         canvas.glow(quad, WINDOW_GLOW)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .camera import Camera, Pose
 from .spec import IMAGE_HEIGHT, IMAGE_WIDTH
@@ -49,6 +50,18 @@ class Thing:
     height: float
 
 
+# x0, y0, x1, y1 in the image or on the ground.
+Box = tuple[float, float, float, float]
+
+
+class _Placed(NamedTuple):
+    """A thing with its place on the ground (metres) and in the image (px)."""
+
+    thing: Thing
+    plan: Box
+    image: Box
+
+
 # kind: length, width, height in metres (rough, for placing), share of draws, boxes per thing
 KINDS: dict[str, tuple[float, float, float, float, int]] = {
     "person": (0.5, 0.6, 1.75, 0.19, 1),
@@ -62,6 +75,11 @@ KINDS: dict[str, tuple[float, float, float, float, int]] = {
     "train": (18.0, 2.6, 3.4, 0.0, 1),
 }
 _TRAIN_CHANCE = 0.72
+_NAMES = list(KINDS)
+_SHARE = np.array([kind[3] for kind in KINDS.values()])
+# As numpy.random.Generator.choice adds shares up, whose sum may be just below 1.
+_SHARE_SUMS = (_SHARE / _SHARE.sum()).cumsum()
+_CUMULATIVE_SHARE = (_SHARE_SUMS / _SHARE_SUMS[-1]).tolist()
 
 
 def make_camera(rng: np.random.Generator) -> Camera:
@@ -180,7 +198,8 @@ def _place_train(street: Street, rng: np.random.Generator) -> Thing | None:
     return None
 
 
-def _plan_box(thing: Thing) -> tuple[float, float, float, float]:
+def _plan_box(thing: Thing) -> Box:
+    """X and Z around a thing on the ground, metres."""
     s, c = abs(math.sin(thing.pose.heading)), abs(math.cos(thing.pose.heading))
     dx = thing.length / 2 * s + thing.width / 2 * c
     dz = thing.length / 2 * c + thing.width / 2 * s
@@ -188,39 +207,49 @@ def _plan_box(thing: Thing) -> tuple[float, float, float, float]:
     return x - dx, z - dz, x + dx, z + dz
 
 
-def _image_box(thing: Thing, camera: Camera) -> NDArray[np.float64]:
-    base = thing.pose.footprint(thing.length, thing.width)
-    corners = [(x, y, z) for x, z in base for y in (0.0, thing.height)]
-    flat, depth = camera.project(np.array(corners))
+def _image_box(thing: Thing, camera: Camera) -> Box | None:
+    """Columns and rows around a thing in the image, px; None if it comes too near."""
+    corners = np.zeros((2, 4, 3))
+    corners[..., ::2] = thing.pose.footprint(thing.length, thing.width)
+    corners[1, :, 1] = thing.height
+    flat, depth = camera.project(corners.reshape(8, 3))
     if depth.min() < 3.0:
-        return np.full(4, np.nan)
-    return np.concatenate([flat.min(axis=0), flat.max(axis=0)])
+        return None
+    x0, y0 = flat.min(axis=0).tolist()
+    x1, y1 = flat.max(axis=0).tolist()
+    return x0, y0, x1, y1
 
 
-def _area(box: NDArray) -> float:
-    return float(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]))
+def _common_area(a: Box, b: Box) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, width) * max(0.0, height)
 
 
-def _fits(thing: Thing, others: list[Thing], camera: Camera) -> bool:
-    """Whether a thing is well in view and neither runs into others nor hides or is hidden."""
-    box = _image_box(thing, camera)
-    if np.isnan(box).any():
+def _near(a: Box, b: Box, gap: float) -> bool:
+    return a[0] < b[2] + gap and b[0] < a[2] + gap and a[1] < b[3] + gap and b[1] < a[3] + gap
+
+
+def _place(thing: Thing, others: list[_Placed], camera: Camera) -> bool:
+    """Add a thing to the others if it is well in view, apart from them, and neither hides another.
+
+    Returns:
+        Whether the thing was added.
+    """
+    plan = _plan_box(thing)
+    if any(_near(plan, other.plan, 0.35) for other in others):
         return False
-    seen = np.clip(box, 0, (IMAGE_WIDTH, IMAGE_HEIGHT, IMAGE_WIDTH, IMAGE_HEIGHT))
-    if _area(seen) < 0.65 * _area(box):
+    image = _image_box(thing, camera)
+    if image is None:
         return False
-    a = _plan_box(thing)
+    area = _common_area(image, image)
+    if _common_area(image, (0.0, 0.0, IMAGE_WIDTH, IMAGE_HEIGHT)) < 0.65 * area:
+        return False
     for other in others:
-        b = _plan_box(other)
-        gap = 0.35
-        if a[0] < b[2] + gap and b[0] < a[2] + gap and a[1] < b[3] + gap and b[1] < a[3] + gap:
+        smaller = min(area, _common_area(other.image, other.image))
+        if _common_area(image, other.image) > 0.42 * smaller:
             return False
-        other_box = _image_box(other, camera)
-        cut = np.concatenate(
-            [np.maximum(box[:2], other_box[:2]), np.minimum(box[2:], other_box[2:])]
-        )
-        if _area(cut) > 0.42 * min(_area(box), _area(other_box)):
-            return False
+    others.append(_Placed(thing, plan, image))
     return True
 
 
@@ -233,20 +262,17 @@ def _on_rails(thing: Thing, street: Street) -> bool:
 
 def make_things(street: Street, camera: Camera, rng: np.random.Generator) -> list[Thing]:
     """Draw 1 to about 6 boxes' worth of things that fit the street; may come out empty."""
-    things: list[Thing] = []
+    placed: list[_Placed] = []
     if rng.random() < _TRAIN_CHANCE:
         for _ in range(8):
             train = _place_train(street, rng)
-            if train is not None and _fits(train, things, camera):
-                things.append(train)
+            if train is not None and _place(train, placed, camera):
                 break
-    budget = int(rng.integers(2, 7)) - len(things)
-    names = list(KINDS)
-    share = np.array([KINDS[name][3] for name in names])
+    budget = int(rng.integers(2, 7)) - len(placed)
     for _ in range(24):
         if budget <= 0:
             break
-        kind = names[int(rng.choice(len(names), p=share / share.sum()))]
+        kind = _NAMES[bisect_right(_CUMULATIVE_SHARE, rng.random())]
         length, width, height, _, boxes = KINDS[kind]
         if boxes > budget:
             continue
@@ -254,10 +280,7 @@ def make_things(street: Street, camera: Camera, rng: np.random.Generator) -> lis
             small = kind in ("person", "bicycle", "motorcycle") or kind.startswith("rider")
             pose = (_place_small if small else _place_vehicle)(kind, street, rng)
             thing = Thing(kind, pose, length, width, height)
-            if _on_rails(thing, street):
-                continue
-            if _fits(thing, things, camera):
-                things.append(thing)
+            if not _on_rails(thing, street) and _place(thing, placed, camera):
                 budget -= boxes
                 break
-    return things
+    return [each.thing for each in placed]

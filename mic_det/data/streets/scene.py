@@ -117,16 +117,20 @@ def _draw_thing(canvas: Canvas, thing: Thing, rng: np.random.Generator, sun: Sun
 def _develop(canvas: Canvas, rng: np.random.Generator) -> NDArray[np.float32]:
     """Average the drawing down to the image's size with texture, blur and exposure."""
     size = (IMAGE_WIDTH, IMAGE_HEIGHT)
-    full = canvas.pixels[..., :3]
-    image = cv2.resize(full, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    # OpenCV averages four channels twenty times faster than a strided view of three.
+    image = cv2.resize(canvas.pixels, size, interpolation=cv2.INTER_AREA)
+    image = cv2.cvtColor(image, cv2.COLOR_RGBA2RGB).astype(np.float32)
     coarse = cv2.resize(
         rng.uniform(-1, 1, (16, 32)).astype(np.float32), size, interpolation=cv2.INTER_LINEAR
     )
     fine = rng.uniform(-1, 1, (IMAGE_HEIGHT, IMAGE_WIDTH)).astype(np.float32)
-    image *= (1 + 0.05 * coarse + 0.03 * fine)[..., None]
+    texture = 1 + 0.05 * coarse + 0.03 * fine
+    image *= cv2.merge([texture, texture, texture])
     image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.35, 0.6))
     gain = rng.uniform(0.8, 1.12) * (1 + rng.uniform(-0.04, 0.04, 3))
-    return np.clip(image * gain.astype(np.float32), 0, 255).astype(np.float32)
+    rows = image.reshape(IMAGE_HEIGHT, -1)
+    rows *= np.tile(gain.astype(np.float32), IMAGE_WIDTH)
+    return np.clip(image, 0, 255, out=image)
 
 
 def _draw(seed: int, attempt: int) -> tuple[Canvas, Radiance]:
@@ -143,8 +147,8 @@ def _draw(seed: int, attempt: int) -> tuple[Canvas, Radiance]:
         _draw_thing(canvas, thing, rng, sun)
     image = _develop(canvas, rng)
     depth = canvas.depth[::SUPERSAMPLE, ::SUPERSAMPLE] * camera.ray_length()
-    elements = np.ascontiguousarray(canvas.pixels[::SUPERSAMPLE, ::SUPERSAMPLE, 3])
-    return canvas, Radiance(image, depth.astype(np.float32), elements, canvas.glows)
+    elements = canvas.element_map()[::SUPERSAMPLE, ::SUPERSAMPLE].copy()
+    return canvas, Radiance(image, depth.astype(np.float32), elements, canvas.glows())
 
 
 def _annotate(
@@ -153,19 +157,18 @@ def _annotate(
     """Boxes, classes and instance map of what is visible enough to count."""
     boxes, classes = [], []
     instances = np.zeros(elements.shape, np.int16)
-    seen = np.bincount(canvas.pixels[..., 3].ravel(), minlength=256)
+    full = canvas.element_map()
     for identity, element in enumerate(canvas.elements):
         if element.class_id < 0 or element.full_pixels == 0:
             continue
         mask = elements == identity
-        share = seen[identity] / element.full_pixels * element.in_frame
-        if mask.sum() < MIN_VISIBLE_PIXELS or share < MIN_VISIBLE_SHARE:
+        if np.count_nonzero(mask) < MIN_VISIBLE_PIXELS:
             continue
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-        if min(box[2] - box[0], box[3] - box[1]) < MIN_BOX_SIDE:
+        share = np.count_nonzero(full == identity) / element.full_pixels * element.in_frame
+        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+        if share < MIN_VISIBLE_SHARE or min(width, height) < MIN_BOX_SIDE:
             continue
-        boxes.append(box)
+        boxes.append((x, y, x + width, y + height))
         classes.append(element.class_id)
         instances[mask] = len(boxes)
     return (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +33,7 @@ class Solid:
 
     def faces_camera(self, edge: int, camera: Camera) -> bool:
         """Whether the camera is in front of the swept face of an edge."""
-        (l0, h0), (l1, h1) = self.profile[edge], self.profile[edge + 1]
+        (l0, h0), (l1, h1) = self.profile[edge : edge + 2].tolist()
         cam = self.pose.camera_local(camera)
         return -(h1 - h0) * (cam[0] - l0) + (l1 - l0) * (cam[2] - h0) > 0
 
@@ -41,24 +43,31 @@ class Solid:
         widest = float(self.half_width.max())
         return 0 if abs(right) <= widest else (1 if right > 0 else -1)
 
-    def on_edge(self, edge: int, across: NDArray, along: NDArray) -> NDArray[np.float64]:
-        """World points on an edge's face: across 0..1 (left to right), along 0..1."""
-        across, along = np.asarray(across, float), np.asarray(along, float)
-        a, b = self.profile[edge], self.profile[edge + 1]
-        wa, wb = self.half_width[edge], self.half_width[edge + 1]
-        local = np.empty((*along.shape, 3))
-        local[..., 0] = a[0] + (b[0] - a[0]) * along
-        local[..., 1] = (wa + (wb - wa) * along) * (2 * across - 1)
-        local[..., 2] = a[1] + (b[1] - a[1]) * along
-        return self.pose.world(local)
+    def on_edge(
+        self, edge: int, across: Sequence[float], along: Sequence[float]
+    ) -> NDArray[np.float64]:
+        """World points (K, 3) on an edge's face: across 0..1 (left to right), along 0..1."""
+        (l0, h0), (l1, h1) = self.profile[edge : edge + 2].tolist()
+        w0, w1 = self.half_width[edge : edge + 2].tolist()
+        local = [
+            (l0 + (l1 - l0) * v, (w0 + (w1 - w0) * v) * (2 * u - 1), h0 + (h1 - h0) * v)
+            for u, v in zip(across, along, strict=True)
+        ]
+        return self.pose.world(np.array(local))
 
     def on_side(self, side: int, points: NDArray) -> NDArray[np.float64]:
         """World points on a side (+1 right, -1 left) from (..., 2) forward, up in metres."""
-        points = np.asarray(points, float)
-        order = np.argsort(self.profile[:, 1], kind="stable")
+        order = self._by_height
         width = np.interp(points[..., 1], self.profile[order, 1], self.half_width[order])
-        local = np.stack([points[..., 0], side * (width + 0.005), points[..., 1]], axis=-1)
+        local = np.empty((*points.shape[:-1], 3))
+        local[..., 0] = points[..., 0]
+        local[..., 1] = side * (width + 0.005)
+        local[..., 2] = points[..., 1]
         return self.pose.world(local)
+
+    @cached_property
+    def _by_height(self) -> NDArray[np.intp]:
+        return np.argsort(self.profile[:, 1], kind="stable")
 
 
 @dataclass(frozen=True)
@@ -82,13 +91,14 @@ def draw_solid(canvas: Canvas, solid: Solid, colour: Colour, sun: Sun) -> None:
     s, c = math.sin(pose.heading), math.cos(pose.heading)
     seen = [i for i in range(len(solid.profile) - 1) if solid.faces_camera(i, canvas.camera)]
     local = pose.camera_local(canvas.camera)[0]
-    seen.sort(key=lambda i: -abs(solid.profile[i : i + 2, 0].mean() - local))
+    profile = solid.profile.tolist()
+    seen.sort(key=lambda i: -abs((profile[i][0] + profile[i + 1][0]) / 2 - local))
     for i in seen:
-        step = solid.profile[i + 1] - solid.profile[i]
-        nl, nh = -step[1], step[0]
+        (l0, h0), (l1, h1) = profile[i : i + 2]
+        nl, nh = h0 - h1, l1 - l0
         size = math.hypot(nl, nh) or 1.0
         shade = sun.shade(nl / size * s, nh / size, nl / size * c)
-        quad = solid.on_edge(i, np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1]))
+        quad = solid.on_edge(i, (0, 1, 1, 0), (0, 0, 1, 1))
         canvas.polygon(quad, tint(colour, shade))
     side = solid.visible_side(canvas.camera)
     if side:
@@ -111,7 +121,7 @@ def panel(
     if not solid.faces_camera(edge, canvas.camera):
         return
     (u0, u1), (v0, v1) = across, along
-    quad = solid.on_edge(edge, np.array([u0, u1, u1, u0]), np.array([v0, v0, v1, v1]))
+    quad = solid.on_edge(edge, (u0, u1, u1, u0), (v0, v0, v1, v1))
     canvas.polygon(quad, colour)
     if glow is not None:
         canvas.glow(quad, glow)

@@ -103,14 +103,15 @@ def _building(
             return
         shop = rng.random() < 0.45
         lows = 1.0 + storey * np.arange(1 if shop else 0, floors)
-        z, low = (grid.ravel() for grid in np.meshgrid(starts, lows))
+        z, low = np.tile(starts, len(lows)), np.repeat(lows, len(starts))
         quads = np.full((len(z), 4, 3), x)
         quads[..., 1] = low[:, None] + storey * np.array([0, 0.55, 0.55, 0])
         quads[..., 2] = z[:, None] + pitch * np.array([0, 0, 0.5, 0.5])
         glass = tint((66, 74, 86), rng.uniform(0.7, 1.3))
         canvas.polygons(quads, glass)
-        for quad in quads[rng.random(len(quads)) < 0.16]:
-            canvas.glow(quad, tint(_LIT, rng.uniform(0.3, 0.8)))
+        lit = quads[rng.random(len(quads)) < 0.16]
+        for quad, light in zip(lit, rng.uniform(0.3, 0.8, len(lit)).tolist(), strict=True):
+            canvas.glow(quad, tint(_LIT, light))
         if shop:
             window = _upright(x, z0 + 0.5, x, z1 - 0.5, 0.5, 2.6)
             canvas.polygon(window, tint(glass, 0.8))
@@ -135,7 +136,7 @@ def _hedge(
                 rng.uniform(z0, z1, count),
             ]
         )
-        colours = [tint(green, light) for light in rng.uniform(0.7, 1.2, count)]
+        colours = np.array(green) * rng.uniform(0.7, 1.2, (count, 1))
         canvas.discs(at, rng.uniform(0.7, 1.4, count), colours)
     flat = np.array([(x, z0), (x + side * 0.1, z0), (x + side * 0.1, z1), (x, z1)], dtype=float)
     with canvas.element(FENCE, flat):
@@ -158,8 +159,7 @@ def _tree(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> None:
         at[:, 0] += reach * np.cos(angle)
         at[:, 1] += reach * np.sin(angle)
         light = 0.72 + 0.016 * np.arange(count) + 0.14 * np.sin(angle)
-        colours = [tint(tuple(green), value) for value in light.tolist()]
-        canvas.discs(at, crown * rng.uniform(0.22, 0.42, count), colours)
+        canvas.discs(at, crown * rng.uniform(0.22, 0.42, count), green * light[:, None])
 
 
 def _lamp(canvas: Canvas, pose: Pose, toward: int) -> None:

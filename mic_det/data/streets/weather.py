@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -40,7 +41,9 @@ def sensor(
     """Add Gaussian noise with a strength drawn from low..high (grey levels); (H, W, 3) uint8."""
     sigma = rng.uniform(low, high)
     noise = rng.standard_normal(image.shape, dtype=np.float32)
-    return np.clip(np.rint(image + noise * np.float32(sigma)), 0, 255).astype(np.uint8)
+    noise *= np.float32(sigma)
+    # OpenCV rounds to the nearest even number and clips to 0..255.
+    return cv2.add(image, noise, dtype=cv2.CV_8U)
 
 
 def foggy_before_noise(
@@ -55,40 +58,50 @@ def night_before_noise(scene: Radiance, rng: np.random.Generator) -> NDArray[np.
     """The scene at night: dark and blue, with lamps, lit windows and our own headlights."""
     height, width = scene.depth.shape
     ambient = rng.uniform(0.16, 0.26) * np.array([0.75, 0.85, 1.2], np.float32)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    x = np.arange(width, dtype=np.float32)
+    y = np.arange(height, dtype=np.float32)[:, None]
     beam = np.exp(-(((x - width / 2) / (0.36 * width)) ** 2) - ((y - 0.62 * height) / 40) ** 2)
     reach = np.exp(-((scene.depth / rng.uniform(16, 24)) ** 2))
-    ours = (rng.uniform(0.35, 0.6) * beam * reach)[..., None] * np.array(
-        [1.0, 0.95, 0.82], np.float32
+    ours = rng.uniform(0.35, 0.6) * beam * reach
+    light = cv2.merge(
+        [
+            base + ours * np.float32(tone)
+            for base, tone in zip(ambient, (1.0, 0.95, 0.82), strict=True)
+        ]
     )
     emission = np.zeros_like(scene.image)
+    seen = set(np.flatnonzero(np.bincount(scene.elements.ravel())).tolist())
     for glow in scene.glows:
-        _emit(emission, scene.elements, glow)
+        if glow.element in seen:
+            _emit(emission, scene.elements, glow)
     halo = cv2.GaussianBlur(emission, (0, 0), 2.0) * 0.5 + cv2.GaussianBlur(
         emission, (0, 0), 7.0
     ) * np.float32(0.55)
     # Lamps also light up what is around them, not only the air.
     spill = cv2.GaussianBlur(emission, (0, 0), 14.0) / 255 * 1.5
-    night = scene.image * (ambient + ours + np.minimum(spill, 0.5))
+    light += np.minimum(spill, 0.5)
+    night = scene.image * light
     return night + emission * 0.75 + halo
 
 
 def _emit(emission: NDArray[np.float32], elements: NDArray[np.uint8], glow: Glow) -> None:
     """Add a glow where its own element is what the camera sees."""
     height, width = elements.shape
-    low = np.floor(glow.polygon.min(axis=0)).astype(int)
-    high = np.ceil(glow.polygon.max(axis=0)).astype(int) + 1
-    x0, y0 = np.maximum(low, 0)
-    x1, y1 = np.minimum(high, (width, height))
+    x0, y0 = (max(math.floor(v), 0) for v in glow.polygon.min(axis=0).tolist())
+    x1, y1 = (math.ceil(v) + 1 for v in glow.polygon.max(axis=0).tolist())
+    x1, y1 = min(x1, width), min(y1, height)
     if x0 >= x1 or y0 >= y1:
         return
     mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
     points = np.clip((glow.polygon - (x0, y0) - 0.5) * 16, -30000, 30000)
     cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1, cv2.LINE_8, 4)
-    seen = (mask > 0) & (elements[y0:y1, x0:x1] == glow.element)
+    seen = elements[y0:y1, x0:x1] == glow.element
+    seen &= mask.view(bool)
+    if not seen.any():
+        return
     # fillPoly covers at least one pixel, but a small far lamp fills only part of it.
     area = cv2.contourArea(glow.polygon.astype(np.float32))
-    share = min(1.0, max(area, 0.08) / max(int(mask.sum()), 1))
+    share = min(1.0, max(area, 0.08) / max(cv2.countNonZero(mask), 1))
     emission[y0:y1, x0:x1][seen] += np.float32(share) * np.array(glow.colour, np.float32)
 
 

@@ -24,14 +24,16 @@ def crop_square(image: NDArray[np.uint8], box: NDArray) -> NDArray[np.uint8]:
     """
     x0, y0, x1, y1 = (float(v) for v in box)
     side = max(x1 - x0, y1 - y0) * (1 + 2 * CROP_MARGIN)
-    corner = ((x0 + x1 - side) / 2, (y0 + y1 - side) / 2)
-    low = np.rint(corner).astype(int)
+    left, top = round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2)
     size = max(1, round(side))
-    rows = np.clip(np.arange(low[1], low[1] + size), 0, image.shape[0] - 1)
-    columns = np.clip(np.arange(low[0], low[0] + size), 0, image.shape[1] - 1)
+    height, width = image.shape[:2]
+    inside = image[max(top, 0) : top + size, max(left, 0) : left + size]
+    missing = (-top, top + size - height, -left, left + size - width)
+    if max(missing) > 0:
+        margins = [max(m, 0) for m in missing]
+        inside = cv2.copyMakeBorder(inside, *margins, cv2.BORDER_REPLICATE)
     mode = cv2.INTER_AREA if size > CROP_SIZE else cv2.INTER_LINEAR
-    square = np.ascontiguousarray(image[rows[:, None], columns[None]])
-    return cv2.resize(square, (CROP_SIZE, CROP_SIZE), interpolation=mode)
+    return cv2.resize(inside, (CROP_SIZE, CROP_SIZE), interpolation=mode)
 
 
 def _save(path: Path, image: NDArray[np.uint8]) -> None:
