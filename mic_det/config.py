@@ -125,6 +125,19 @@ def _refuse_unknown(given: Sequence[str], known: set[str], origin: str) -> None:
     raise ConfigError(f"{origin}: no such configuration key:\n" + "\n".join(lines))
 
 
+def _read(path: str | Path) -> CN:
+    """A YAML file and what it is based on; ConfigError if it is none."""
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: no such config file")
+    try:
+        loaded = CN.load_yaml_with_base(str(path), allow_unsafe=False)
+        if not isinstance(loaded, dict):
+            raise ValueError("it must be a mapping of configuration keys")
+        return CN(loaded)
+    except Exception as error:
+        raise ConfigError(f"{path}: cannot be read as a configuration: {error}") from error
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CN:
     """Read a YAML config and ``KEY VALUE`` overrides on top of the defaults; frozen and checked.
 
@@ -132,20 +145,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CN:
     wrong type, or the settings contradict each other.
     """
     cfg = get_cfg()
-    known = set(_keys(cfg)) | {"_BASE_"}
-    if not Path(path).is_file():
-        raise ConfigError(f"{path}: no such config file")
-    try:
-        loaded = CN.load_yaml_with_base(str(path), allow_unsafe=False)
-    except Exception as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
-    _refuse_unknown(list(_keys(CN(loaded))), known, str(path))
+    known = set(_keys(cfg))
+    loaded = _read(path)
+    _refuse_unknown(list(_keys(loaded)), known, str(path))
     if len(overrides) % 2:
         raise ConfigError(f"overrides come in pairs, KEY VALUE; got {' '.join(overrides)}")
     _refuse_unknown(list(overrides[::2]), known, "command line")
     try:
-        cfg.merge_from_other_cfg(CN(loaded))
-    except (ValueError, AssertionError) as error:
+        cfg.merge_from_other_cfg(loaded)
+    except (ValueError, AssertionError, KeyError) as error:
         raise ConfigError(f"{path}: {error}") from error
     try:
         cfg.merge_from_list(list(overrides))

@@ -164,11 +164,12 @@ class SADAHeads(nn.Module):
         self.image_weight = image_weight
         self.instance_weight = instance_weight
         self.consistency_weight = consistency_weight
-        self.uses_images = image_weight > 0 or consistency_weight > 0
         self.uses_instances = instance_weight > 0 or consistency_weight > 0
+        # The consistency term alone looks at the levels that proposals are pooled from.
+        pooled = instance_levels if consistency_weight > 0 else 0
+        image_levels = len(image_channels) if image_weight > 0 else pooled
         self.image_heads = nn.ModuleList(
-            ImageDomainHead(channels, image_hidden)
-            for channels in (image_channels if self.uses_images else ())
+            ImageDomainHead(channels, image_hidden) for channels in image_channels[:image_levels]
         )
         self.instance_heads = nn.ModuleList(
             InstanceDomainHead(instance_channels, instance_hidden, dropout)

@@ -86,13 +86,15 @@ class MaskedDetectionLoss(nn.Module):
         rpn: RPN,
         output: RPNOutput,
         pseudo: Sequence[Instances],
-        doubtful: Sequence[Boxes],
+        doubtful: Sequence[Boxes] | None = None,
     ) -> Tensor:
         """Sum over images of the weighted loss of sampled anchors, scaled as the RPN's own."""
         anchors = Boxes.cat(output.anchors)
         logits = torch.cat(output.logits, dim=1).float()
         total = logits.new_zeros(())
-        for image_logits, labels, doubts in zip(logits, pseudo, doubtful, strict=True):
+        nothing = [each.gt_boxes[:0] for each in pseudo]
+        rows = zip(logits, pseudo, doubtful or nothing, strict=True)
+        for image_logits, labels, doubts in rows:
             with torch.no_grad():
                 matched, kinds = rpn.anchor_matcher(pairwise_iou(labels.gt_boxes, anchors))
                 if len(doubts):

@@ -1,0 +1,223 @@
+"""Configuration: all shipped files load; mistakes are refused by name, contradictions explained."""
+
+import pytest
+import torch
+from detector import CONFIGS
+
+from mic_det.config import ConfigError, check_config, get_cfg, load_config
+
+SHIPPED = sorted(CONFIGS.glob("*.yaml"))
+STREETS = CONFIGS / "base" / "streets.yaml"
+
+
+def write(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f'_BASE_: "{STREETS}"\n{text}', encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_configs_load(path):
+    cfg = load_config(path)
+    assert cfg.is_frozen()
+    assert cfg.MODEL.META_ARCHITECTURE == "AdaptiveRCNN"
+    assert cfg.DATASETS.TRAIN and cfg.DATASETS.TEST
+    assert cfg.OUTPUT_DIR != get_cfg().OUTPUT_DIR, "runs must not overwrite one another"
+
+
+def test_there_are_shipped_configs():
+    assert {"streets_source", "streets_mic"} <= {path.stem for path in SHIPPED}
+
+
+def test_defaults_are_those_of_the_papers():
+    mic, sada = get_cfg().MODEL.MIC, get_cfg().MODEL.SADA
+    assert (mic.BLOCK_SIZE, mic.RATIO, mic.WEIGHT, mic.SCORE_THRESH) == (32, 0.5, 1.0, 0.8)
+    assert (mic.AUGMENT.JITTER, mic.AUGMENT.HUE, mic.AUGMENT.JITTER_PROB) == (0.2, 0.2, 0.8)
+    assert (tuple(mic.AUGMENT.BLUR_SIGMA), mic.AUGMENT.BLUR_PROB) == ((0.15, 1.15), 0.5)
+    assert (sada.IMAGE_REVERSAL, sada.INSTANCE_REVERSAL, sada.CONSISTENCY_SCALE) == (
+        0.025,
+        0.1,
+        0.1,
+    )
+    assert (sada.IMAGE_CHANNELS, sada.INSTANCE_CHANNELS, sada.DROPOUT) == (512, 1024, 0.5)
+    assert get_cfg().MODEL.TEACHER.ALPHA == 0.9
+
+
+def test_values_come_from_base_file_and_command_line_in_this_order(tmp_path):
+    path = write(tmp_path, "MODEL:\n  MIC:\n    RATIO: 0.7\nSOLVER:\n  MAX_ITER: 7\n")
+    cfg = load_config(path, ["SOLVER.MAX_ITER", "9"])
+    assert cfg.MODEL.MIC.BLOCK_SIZE == 16  # the base's
+    assert cfg.MODEL.MIC.RATIO == 0.7
+    assert cfg.SOLVER.MAX_ITER == 9
+    assert cfg.MODEL.MIC.SCORE_THRESH == 0.8  # the default
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "meant"),
+    [
+        ("MODEL:\n  MIC:\n    RATOI: 0.5\n", "MODEL.MIC.RATOI", "MODEL.MIC.RATIO"),
+        ("MODEL:\n  MCI:\n    RATIO: 0.5\n", "MODEL.MCI.RATIO", "MODEL.MIC.RATIO"),
+        ("DATASETS:\n  TARGTE: ('a',)\n", "DATASETS.TARGTE", "DATASETS.TARGET"),
+        ("SEEED: 1\n", "SEEED", "SEED"),
+    ],
+)
+def test_misspelt_key_in_the_file(tmp_path, text, given, meant):
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    message = str(error.value)
+    assert given in message
+    assert f"did you mean {meant}?" in message
+    assert str(path) in message
+
+
+def test_misspelt_key_in_the_base(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text("MODEL:\n  TEACHER:\n    ALHPA: 0.5\n", encoding="utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text("_BASE_: base.yaml\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"MODEL\.TEACHER\.ALHPA .*MODEL\.TEACHER\.ALPHA"):
+        load_config(path)
+
+
+def test_misspelt_key_on_the_command_line():
+    with pytest.raises(ConfigError) as error:
+        load_config(STREETS, ["SOLVER.MAX_ITER", "5", "MODEL.MIC.RATOI", "0.5"])
+    message = str(error.value)
+    assert "command line" in message
+    assert "MODEL.MIC.RATOI (did you mean MODEL.MIC.RATIO?)" in message
+    assert "SOLVER.MAX_ITER" not in message
+
+
+def test_every_unknown_key_is_named():
+    with pytest.raises(ConfigError) as error:
+        load_config(STREETS, ["MODEL.MIC.RATOI", "1", "QQQQQQQQ", "2"])
+    assert "MODEL.MIC.RATOI" in str(error.value) and "QQQQQQQQ" in str(error.value)
+    assert "QQQQQQQQ (did" not in str(error.value)
+
+
+def test_wrong_type_in_the_file(tmp_path):
+    path = write(tmp_path, 'MODEL:\n  MIC:\n    BLOCK_SIZE: "large"\n')
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert "MODEL.MIC.BLOCK_SIZE" in str(error.value) and str(path) in str(error.value)
+
+
+def test_wrong_type_on_the_command_line():
+    with pytest.raises(ConfigError, match=r"command line: .*MODEL\.MIC\.BLOCK_SIZE"):
+        load_config(STREETS, ["MODEL.MIC.BLOCK_SIZE", "large"])
+
+
+def test_odd_overrides():
+    with pytest.raises(ConfigError, match="pairs"):
+        load_config(STREETS, ["SOLVER.MAX_ITER"])
+    with pytest.raises(ConfigError, match="pairs"):
+        load_config(STREETS, ["SOLVER.MAX_ITER", "5", "SEED"])
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match="no such config file"):
+        load_config(tmp_path / "nothing.yaml")
+    with pytest.raises(ConfigError, match="no such config file"):
+        load_config(tmp_path)
+
+
+def test_missing_base(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("_BASE_: nothing.yaml\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"nothing\.yaml"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "MODEL: [1\n",
+        "- MODEL\n- SOLVER\n",
+        "only words\n",
+        "MODEL: 3\n",
+        "MODEL:\n  MIC: 3\n",
+        "MODEL:\n  MIC:\n    WEIGHT: {a: 1}\n",
+        "MODEL:\n  MIC:\n    WEIGHT: 2020-01-01\n",
+        "1: 2\n",
+        "SEED: !!python/object/apply:os.getcwd []\n",
+    ],
+    ids=[
+        "empty",
+        "broken",
+        "list",
+        "text",
+        "scalar-for-section",
+        "scalar-for-subsection",
+        "section-for-scalar",
+        "date",
+        "number-key",
+        "python-object",
+    ],
+)
+def test_malformed_file(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml"):
+        load_config(path)
+
+
+def test_base_on_the_command_line():
+    with pytest.raises(ConfigError):
+        load_config(STREETS, ["_BASE_", "other.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "match"),
+    [
+        (["MODEL.MIC.ENABLED", "True", "DATASETS.TARGET", "()"], r"DATASETS\.TARGET"),
+        (["MODEL.SADA.ENABLED", "True", "DATASETS.TARGET", "()"], r"DATASETS\.TARGET"),
+        (["MODEL.MIC.RATIO", "1.5"], r"MODEL\.MIC\.RATIO .*1\.5"),
+        (["MODEL.MIC.RATIO", "-0.5"], r"MODEL\.MIC\.RATIO"),
+        (["MODEL.MIC.BLOCK_SIZE", "0"], r"MODEL\.MIC\.BLOCK_SIZE"),
+        (["MODEL.MIC.SCORE_THRESH", "8.0"], r"MODEL\.MIC\.SCORE_THRESH"),
+        (["MODEL.MIC.QUALITY", "both"], r"MODEL\.MIC\.QUALITY .*teacher.*'both'"),
+        (["MODEL.TEACHER.ALPHA", "1.1"], r"MODEL\.TEACHER\.ALPHA"),
+        (["SOLVER.OPTIMIZER", "Adam"], r"SOLVER\.OPTIMIZER .*AdamW"),
+        (["SOLVER.AMP.DTYPE", "half"], r"SOLVER\.AMP\.DTYPE .*bfloat16"),
+        (["MODEL.WEIGHTS_FROM", "best"], r"MODEL\.WEIGHTS_FROM .*student"),
+        (["TEST.SERVE", "ema"], r"TEST\.SERVE .*teacher"),
+        (["TEST.MODELS", "('student', 'ema')"], r"TEST\.MODELS .*'ema'"),
+        (["TEST.MODELS", "('student',)", "TEST.SERVE", "teacher"], r"TEST\.SERVE .*leaves out"),
+    ],
+)
+def test_contradictions_are_explained(overrides, match):
+    with pytest.raises(ConfigError, match=match):
+        load_config(STREETS, overrides)
+
+
+def test_edges_that_are_allowed():
+    for overrides in (
+        ["MODEL.MIC.RATIO", "0.0"],
+        ["MODEL.MIC.RATIO", "1.0"],
+        ["MODEL.MIC.SCORE_THRESH", "0.0"],
+        ["MODEL.TEACHER.ALPHA", "1.0"],
+        ["MODEL.MIC.BLOCK_SIZE", "1"],
+        ["DATASETS.TARGET", "()"],
+        ["SOLVER.STEPS", "(1, 2)"],
+        ["DATASETS.TARGET", "('a', 'b')"],
+    ):
+        load_config(STREETS, overrides)
+
+
+def test_default_config_passes_the_check():
+    check_config(get_cfg())
+
+
+def test_config_error_is_a_value_error():
+    assert issubclass(ConfigError, ValueError)
+
+
+def test_no_gpu_falls_back_to_the_cpu(caplog):
+    cfg = load_config(STREETS, ["MODEL.DEVICE", "cuda"])
+    if torch.cuda.is_available():
+        assert cfg.MODEL.DEVICE == "cuda"
+    else:
+        assert cfg.MODEL.DEVICE == "cpu"
+        assert "MODEL.DEVICE" in caplog.text
