@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -64,7 +63,7 @@ def test_a_run_waits_for_what_it_needs(tmp_path):
     first = make(tmp_path / "a")
     run_all([second, first], jobs=2, poll_seconds=0.01)
     assert first.finished() and second.finished()
-    begun = [os.stat(run.folder / "starts").st_mtime_ns for run in (first, second)]
+    begun = [(run.folder / "starts").stat().st_mtime_ns for run in (first, second)]
     assert begun[0] <= begun[1]
 
 
