@@ -187,6 +187,10 @@ def check_config(cfg: CN) -> None:
         f"MODEL.MIC.SCORE_THRESH is in [0, 1], not {mic.SCORE_THRESH}",
     )
     require(
+        0.0 <= mic.DOUBT_THRESH <= 1.0,
+        f"MODEL.MIC.DOUBT_THRESH is in [0, 1], not {mic.DOUBT_THRESH}",
+    )
+    require(
         mic.QUALITY in QUALITY_MODES,
         f"MODEL.MIC.QUALITY is one of {', '.join(QUALITY_MODES)}, not {mic.QUALITY!r}",
     )

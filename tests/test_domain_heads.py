@@ -446,9 +446,9 @@ def test_one_source_and_three_target_images_are_balanced():
 def test_a_classifier_at_chance():
     """Logits of 0 everywhere: both cross-entropies are log 2, the consistency 0."""
     losses = tiny_heads(2, spread=0.0)(random_side(1), random_side(3))
-    assert float(losses["loss_da_image"]) == pytest.approx(math.log(2), rel=1e-5)
-    assert float(losses["loss_da_instance"]) == pytest.approx(math.log(2), rel=1e-5)
-    assert float(losses["loss_da_consistency"]) == pytest.approx(0.0, abs=1e-6)
+    assert losses["loss_da_image"].item() == pytest.approx(math.log(2), rel=1e-5)
+    assert losses["loss_da_instance"].item() == pytest.approx(math.log(2), rel=1e-5)
+    assert losses["loss_da_consistency"].item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_source_is_one_and_target_zero():
@@ -464,7 +464,7 @@ def test_source_is_one_and_target_zero():
     of_source = heads.domain_losses(1.0, **arguments)
     of_target = heads.domain_losses(0.0, **arguments)
     for name in ("loss_da_image", "loss_da_instance"):
-        assert float(of_source[name]) == pytest.approx(bce(6.0, 1), rel=1e-4)
-        assert float(of_target[name]) == pytest.approx(bce(6.0, 0), rel=1e-4)
+        assert of_source[name].item() == pytest.approx(bce(6.0, 1), rel=1e-4)
+        assert of_target[name].item() == pytest.approx(bce(6.0, 0), rel=1e-4)
     total = heads(each, each)["loss_da_image"]
-    assert float(total) == pytest.approx((bce(6.0, 1) + bce(6.0, 0)) / 2, rel=1e-4)
+    assert total.item() == pytest.approx((bce(6.0, 1) + bce(6.0, 0)) / 2, rel=1e-4)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from detector import random_labels, tiny_model, unlabelled
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, pairwise_iou
 
 from mic_det.detection import MaskedDetectionLoss
 from mic_det.detection.batch import propose, run_rpn
@@ -23,8 +23,8 @@ def test_in_doubt_by_hand():
         torch.tensor([[0, 0, 10, 10], [40, 0, 50, 10], [20, 0, 30, 10], [0, 0, 10, 20.0]])
     )
     doubtful = Boxes(torch.tensor([[0, 0, 10, 10], [20, 0, 30, 21.0]]))
-    labels = Boxes(torch.tensor([[0, 0, 10, 20.0]]))
-    # IoU with doubtful: 1, 0, 10/21, 1/2; with the label: 1/2, 0, 0, 1.
+    labels = Boxes(torch.tensor([[0, 0, 10, 21.0]]))
+    # IoU with doubtful: 1, 0, 10/21, 1/2; with the label: 10/21, 0, 0, 20/21.
     assert in_doubt(boxes, doubtful, labels).tolist() == [True, False, False, False]
     assert in_doubt(boxes, doubtful, labels[:0]).tolist() == [True, False, False, True]
     assert not in_doubt(boxes, doubtful[:0], labels).any()
@@ -101,7 +101,12 @@ def test_doubtful_anchors_are_not_sampled(model):
     loss.objectness_loss(rpn, output, [labels], [doubtful]).backward()
     touched = torch.cat([level.grad for level in logits], dim=1)[0] != 0
     assert touched.any()
-    assert not (touched & in_doubt(Boxes.cat(output.anchors), doubtful, labels.gt_boxes)).any()
+    anchors = Boxes.cat(output.anchors)
+    _, kinds = rpn.anchor_matcher(pairwise_iou(labels.gt_boxes, anchors))
+    doubts = in_doubt(anchors, doubtful, labels.gt_boxes)
+    assert (doubts & (kinds == 0)).any(), "the case tests nothing"
+    assert not (touched & doubts & (kinds == 0)).any()
+    assert touched[kinds == 1].any(), "a label's anchors stay"
 
 
 def test_image_with_doubtful_boxes_alone_adds_nothing(model):

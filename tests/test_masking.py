@@ -16,7 +16,7 @@ SIZES = [  # height, width, block
     (47, 33, 16),
     (128, 256, 16),
     (61, 250, 64),
-    (599, 1333, 32),
+    (299, 667, 32),
     (50, 50, 7),
     (31, 95, 64),
 ]
@@ -28,9 +28,8 @@ def grid_of(height, width, block):
 
 def slow_nearest(cells, size):
     """For each pixel the cell it lies in, cell i being [i, i + 1) * size / cells, exactly."""
-    found = []
+    found, cell = [], 0
     for pixel in range(size):
-        cell = 0
         while Fraction(pixel) >= (cell + 1) * Fraction(size, cells):
             cell += 1
         found.append(cell)

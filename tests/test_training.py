@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.engine import HookBase
 from tiny_streets import CLEAR, FOGGY, register_tiny_streets
 
 from mic_det.config import ConfigError, load_config
@@ -37,9 +38,24 @@ def config(output: Path, *overrides: str, target: str = FOGGY, iterations: int =
     return load_config(REPOSITORY / "configs/base/streets.yaml", [*SMALL, *data, *overrides])
 
 
-def train(cfg, *, resume: bool = False, stop: int | None = None):
+class PowerCut(Exception):
+    """Ends a run in the midst of it."""
+
+
+class CutAfter(HookBase):
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def after_step(self) -> None:
+        if self.trainer.iter == self.iteration:
+            raise PowerCut
+
+
+def train(cfg, *, resume: bool = False, cut_after: int | None = None):
     trainer = build_trainer(cfg, resume=resume, writers=list)
-    trainer.train(trainer.start_iter, stop or cfg.SOLVER.MAX_ITER)
+    if cut_after is not None:
+        trainer.register_hooks([CutAfter(cut_after)])
+    trainer.train(trainer.start_iter, cfg.SOLVER.MAX_ITER)
     return trainer
 
 
@@ -67,7 +83,8 @@ def test_all_parts_train_and_leave_a_checkpoint_with_student_and_teacher(tmp_pat
 def test_resumed_run_ends_with_the_same_weights_to_the_bit(tmp_path):
     straight = train(config(tmp_path / "a", *ALL_PARTS, iterations=5))
     cfg = config(tmp_path / "b", *ALL_PARTS, "SOLVER.CHECKPOINT_PERIOD", "3", iterations=5)
-    train(cfg, stop=4)
+    with pytest.raises(PowerCut):
+        train(cfg, cut_after=3)
     assert (tmp_path / "b/last_checkpoint").read_text() == "model_0000002.pth"
     resumed = train(cfg, resume=True)
     assert resumed.start_iter == 3

@@ -116,6 +116,9 @@ def stream_loader(
         collate_fn=list,
         pin_memory=False,
         persistent_workers=num_workers > 0,
+        # Without one of its own a loader takes a draw from torch's generator when it starts, which
+        # would make the first step after a resume another one.
+        generator=torch.Generator(),
         worker_init_fn=_one_thread,
     )
 
@@ -137,7 +140,7 @@ def training_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     return augmentations
 
 
-def _stream(cfg: CfgNode, dicts: list[dict[str, Any]], stream: int) -> SampleStream:
+def _stream(cfg: CfgNode, dicts: list[dict[str, Any]], seed: int, stream: int) -> SampleStream:
     # Boxes are all that is trained on; a mapper that decoded masks would do it for nothing.
     mapper = DatasetMapper(
         is_train=True,
@@ -145,10 +148,10 @@ def _stream(cfg: CfgNode, dicts: list[dict[str, Any]], stream: int) -> SampleStr
         image_format=cfg.INPUT.FORMAT,
         recompute_boxes=False,
     )
-    return SampleStream(dicts, mapper, max(cfg.SEED, 0), stream)
+    return SampleStream(dicts, mapper, seed, stream)
 
 
-def source_stream(cfg: CfgNode) -> SampleStream:
+def source_stream(cfg: CfgNode, seed: int) -> SampleStream:
     """Labelled images of ``DATASETS.TRAIN``, without those that have no boxes if so configured."""
     dicts = [record for name in cfg.DATASETS.TRAIN for record in labelled_dicts(name)]
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
@@ -157,26 +160,27 @@ def source_stream(cfg: CfgNode) -> SampleStream:
             for record in dicts
             if any(not each.get("iscrowd", 0) for each in record["annotations"])
         ]
-    return _stream(cfg, dicts, SOURCE_STREAM)
+    return _stream(cfg, dicts, seed, SOURCE_STREAM)
 
 
-def target_stream(cfg: CfgNode) -> SampleStream:
+def target_stream(cfg: CfgNode, seed: int) -> SampleStream:
     """Images of ``DATASETS.TARGET``; annotations of these domains, if any, stay unread."""
     dicts = [record for name in cfg.DATASETS.TARGET for record in unlabelled_dicts(name)]
-    return _stream(cfg, dicts, TARGET_STREAM)
+    return _stream(cfg, dicts, seed, TARGET_STREAM)
 
 
 def domain_batches(
-    cfg: CfgNode, start: int = 0
+    cfg: CfgNode, seed: int, start: int = 0
 ) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]] | None]]:
     """Endless (source batch, target batch) from iteration ``start`` on.
 
     The target batch is None, and target images are not read, when no part of the method uses them.
     """
     workers = cfg.DATALOADER.NUM_WORKERS
-    source = stream_loader(source_stream(cfg), cfg.SOLVER.IMS_PER_BATCH, start, workers)
+    source = stream_loader(source_stream(cfg, seed), cfg.SOLVER.IMS_PER_BATCH, start, workers)
     if not (cfg.MODEL.SADA.ENABLED or cfg.MODEL.MIC.ENABLED):
         for batch in source:
             yield batch, None
     total = cfg.SOLVER.TARGET_IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH
-    yield from zip(source, stream_loader(target_stream(cfg), total, start, workers), strict=False)
+    target = stream_loader(target_stream(cfg, seed), total, start, workers)
+    yield from zip(source, target, strict=False)

@@ -34,8 +34,8 @@ class MaskedDetectionLoss(nn.Module):
         quality: "teacher": a positive sample weighs as much as its pseudo box's score, a negative
             one as the mean score of the image's pseudo boxes; "student": the student's own largest
             class probability (ROIs) or objectness (anchors), detached; "none": 1.
-        threshold: pseudo boxes with a lower score are no labels but doubtful: what overlaps them,
-            and no label, is left out of the loss instead of being taught as background.
+        threshold: pseudo boxes with a lower score are no labels but doubtful: what overlaps them
+            and no label is left out of the loss instead of being taught as background.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class MaskedDetectionLoss(nn.Module):
             with torch.no_grad():
                 matched, kinds = rpn.anchor_matcher(pairwise_iou(labels.gt_boxes, anchors))
                 if len(doubts):
-                    kinds[in_doubt(anchors, doubts, labels.gt_boxes)] = -1
+                    kinds[(kinds == 0) & in_doubt(anchors, doubts, labels.gt_boxes)] = -1
                 positive, negative = subsample_labels(
                     kinds, rpn.batch_size_per_image, rpn.positive_fraction, 0
                 )
@@ -148,9 +148,8 @@ class MaskedDetectionLoss(nn.Module):
 
 
 def in_doubt(boxes: Boxes, doubtful: Boxes, labels: Boxes) -> Tensor:
-    """Bool mask of the ``boxes`` that overlap a doubtful box (IoU >= 0.5) more than any label."""
-    overlap = _best_overlap(boxes, doubtful)
-    return (overlap >= 0.5) & (overlap > _best_overlap(boxes, labels))
+    """Bool mask of the ``boxes`` that overlap a doubtful box and no label (IoU from 0.5 on)."""
+    return (_best_overlap(boxes, doubtful) >= 0.5) & (_best_overlap(boxes, labels) < 0.5)
 
 
 def _best_overlap(boxes: Boxes, others: Boxes) -> Tensor:

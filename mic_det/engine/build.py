@@ -15,6 +15,7 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from torch import nn
 
 from mic_det.config import ConfigError
@@ -143,16 +144,19 @@ def build_trainer(
         writers: what metrics are written to; Detectron2's own by default.
     """
     check_classes(cfg)
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    logger.info("Seed of weights, data order, augmentation and masks: %d", seed)
+    seed_all_rng(seed)
     student, teacher = build_student_and_teacher(cfg)
     optimizer = build_optimizer(cfg, student)
     trainer = AdaptationTrainer(
         student=create_ddp_model(student, broadcast_buffers=False),
         teacher=teacher,
         optimizer=optimizer,
-        make_batches=lambda start: domain_batches(cfg, start),
+        make_batches=lambda start: domain_batches(cfg, trainer.seed, start),
         mask_target=MaskedView.from_config(cfg) if cfg.MODEL.MIC.ENABLED else None,
         amp_dtype=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
-        seed=cfg.SEED,
+        seed=seed,
     )
     checkpointer = AdaptationCheckpointer(student, teacher, cfg.OUTPUT_DIR, trainer=trainer)
     trainer.register_hooks(_hooks(cfg, trainer, student, checkpointer, writers))
