@@ -9,18 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 
 import cv2
 from tabulate import tabulate
 
-from mic_det.config import ConfigError
+from mic_det.cli import run_tool
 from mic_det.data.builtin import register_builtin
-from mic_det.data.coco import DataError
 from mic_det.data.streets import ensure_streets
-from mic_det.engine.runs import REPOSITORY, ProgressPrinter, Run, RunError, run_all
+from mic_det.engine.runs import REPOSITORY, ProgressPrinter, Run, run_all
 
 CONFIGS = REPOSITORY / "configs"
 TITLES = {"source_only": "source-only", "mic": "MIC", "oracle": "oracle"}
@@ -146,11 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ConfigError, DataError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nStopped; run it again to go on from here.", file=sys.stderr)
-        sys.exit(130)
+    run_tool(main)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -19,12 +18,12 @@ from statistics import mean, stdev
 from scipy.stats import spearmanr
 from tabulate import tabulate
 
-from mic_det.config import ConfigError
+from mic_det.cli import run_tool
 from mic_det.data.builtin import register_builtin
 from mic_det.data.catalog import missing_data_message
 from mic_det.data.coco import DataError
 from mic_det.engine.report import ap50_rows
-from mic_det.engine.runs import REPOSITORY, ProgressPrinter, Run, RunError, run_all
+from mic_det.engine.runs import REPOSITORY, ProgressPrinter, Run, run_all
 
 CONFIGS = REPOSITORY / "configs"
 # Method: (config, overrides). A plain mean teacher is MIC that hides nothing.
@@ -147,11 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ConfigError, DataError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nStopped; call it again to go on from here.", file=sys.stderr)
-        sys.exit(130)
+    run_tool(main)

@@ -9,22 +9,20 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from pathlib import Path
 
-from mic_det.config import ConfigError, load_config
-from mic_det.data.builtin import register_builtin
-from mic_det.data.catalog import missing_data_message
-from mic_det.data.coco import DataError
-from mic_det.env import describe
-
-# isort: split
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 
+from mic_det.cli import run_tool
+from mic_det.config import load_config
+from mic_det.data.builtin import register_builtin
+from mic_det.data.catalog import missing_data_message
+from mic_det.data.coco import DataError
 from mic_det.engine import build_trainer, load_for_evaluation
 from mic_det.engine.build import check_classes, evaluate
 from mic_det.engine.report import results_table
+from mic_det.env import describe
 
 logger = logging.getLogger("mic_det")
 
@@ -73,18 +71,19 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"Written to {path}")
 
 
+def start() -> None:
+    """Check everything that can be checked, then run `main` in each process."""
+    arguments = parse_arguments()
+    prepare(arguments)
+    launch(
+        main,
+        arguments.num_gpus,
+        num_machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+        args=(arguments,),
+    )
+
+
 if __name__ == "__main__":
-    given = parse_arguments()
-    try:
-        prepare(given)
-        launch(
-            main,
-            given.num_gpus,
-            num_machines=given.num_machines,
-            machine_rank=given.machine_rank,
-            dist_url=given.dist_url,
-            args=(given,),
-        )
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_tool(start)
