@@ -97,6 +97,8 @@ def add_mic_config(cfg: CN) -> None:
     # Choose a best checkpoint without labels as well, by the stability of detections under masking
     # on this many images of DATASETS.TARGET, at each evaluation; 0 switches it off.
     cfg.TEST.LABEL_FREE_IMAGES = 50
+    # Share of patches hidden for it, whatever MODEL.MIC.RATIO is, so that methods compare.
+    cfg.TEST.LABEL_FREE_RATIO = 0.5
 
 
 def get_cfg() -> CN:
@@ -186,6 +188,8 @@ def check_config(cfg: CN) -> None:
         0.0 <= mic.SCORE_THRESH <= 1.0,
         f"MODEL.MIC.SCORE_THRESH is in [0, 1], not {mic.SCORE_THRESH}",
     )
+    hidden = cfg.TEST.LABEL_FREE_RATIO
+    require(0.0 < hidden < 1.0, f"TEST.LABEL_FREE_RATIO is between 0 and 1, not {hidden}")
     require(
         0.0 <= mic.DOUBT_THRESH <= 1.0,
         f"MODEL.MIC.DOUBT_THRESH is in [0, 1], not {mic.DOUBT_THRESH}",

@@ -98,7 +98,8 @@ def evaluate(cfg: CfgNode, student: nn.Module, teacher: EMATeacher) -> dict[str,
     """
     models = {"student": student, "teacher": teacher.model}
     unlabelled = _unlabelled_sample(cfg)
-    mask = PatchMask(cfg.MODEL.MIC.BLOCK_SIZE, cfg.MODEL.MIC.RATIO, list(cfg.MODEL.PIXEL_MEAN))
+    pixel_mean = list(cfg.MODEL.PIXEL_MEAN)
+    mask = PatchMask(cfg.MODEL.MIC.BLOCK_SIZE, cfg.TEST.LABEL_FREE_RATIO, pixel_mean)
     results: dict[str, Any] = {}
     for which in cfg.TEST.MODELS:
         model = models[which]

@@ -84,6 +84,7 @@ class AdaptationTrainer(TrainerBase):
             total = sum(losses.values())
         self.optimizer.zero_grad()
         self.scaler.scale(total).backward()
+        self.after_backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.teacher.update(self.student)

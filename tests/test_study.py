@@ -1,0 +1,90 @@
+"""What the study and the demo make of finished runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[1] / "tools"
+
+
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def finish(run, student: float, teacher: float, stability: tuple[float, float]) -> None:
+    """Write the results that a training process would have left."""
+    metrics = {"AP": 1.0, "AP50-car": 7.25}
+    (name,) = run.cfg.DATASETS.TEST
+    results = {
+        which: {name: {**metrics, "AP50": value}, "stability": stable}
+        for which, value, stable in zip(
+            ("student", "teacher"), (student, teacher), stability, strict=True
+        )
+    }
+    run.folder.mkdir(parents=True)
+    (run.folder / "results.json").write_text(json.dumps(results))
+
+
+def test_runs_of_a_seed_start_from_that_seeds_burn_in(tmp_path):
+    study = load("study")
+    runs = study.build_runs(
+        "streets", study.METHODS, [4, 7], tmp_path, ["INPUT.COLOR_JITTER", "0.1"]
+    )
+    assert len(runs) == 10
+    assert {run.cfg.SEED for run in runs} == {4, 7}
+    assert all(run.cfg.INPUT.COLOR_JITTER == 0.1 for run in runs)
+    for run in runs:
+        method, seed = run.name.rsplit("_", 1)
+        if method in ("source", "oracle"):
+            assert run.needs is None and run.cfg.MODEL.WEIGHTS == ""
+        else:
+            assert run.needs.parent == tmp_path / f"source_{seed}"
+            assert str(run.needs) == run.cfg.MODEL.WEIGHTS
+    by_name = {run.name: run.cfg for run in runs}
+    assert by_name["mean_teacher_4"].MODEL.MIC.RATIO == 0.0
+    assert by_name["mic_4"].MODEL.MIC.RATIO > 0.0
+    # The comparison is fair: burn-in and adaptation together are what source-only and oracle get.
+    burn_in = 1 + int(by_name["mic_4"].MODEL.WEIGHTS.rsplit("_", 1)[1].removesuffix(".pth"))
+    for method in ("mic", "mean_teacher", "sada"):
+        total = burn_in + by_name[f"{method}_4"].SOLVER.MAX_ITER
+        assert total == by_name["source_4"].SOLVER.MAX_ITER == by_name["oracle_4"].SOLVER.MAX_ITER
+
+
+def test_report_of_two_seeds(tmp_path, capsys):
+    study = load("study")
+    methods = {name: study.METHODS[name] for name in ("source", "mic", "oracle")}
+    runs = study.build_runs("streets", methods, [1, 2], tmp_path, [])
+    scores = iter([(40, 1), (60, 2), (80, 3), (42, 1), (66, 2), (80, 3)])
+    for run in runs:
+        student, rank = next(scores)
+        finish(run, student, student - 1, (10.0 * rank, 10.0 * rank))
+    found = study.report(runs, "student")
+    assert found["AP50"]["mic"] == {"student": [60, 66], "teacher": [59, 65]}
+    lines = capsys.readouterr().out.splitlines()
+    # Means 41, 63, 80: (63 - 41) / (80 - 41) = 56 %; deviation of 60 and 66 is 4.2.
+    (line,) = [line for line in lines if line.startswith("mic")]
+    assert "63.0 ± 4.2" in line and "56 %" in line
+    assert found["models_ranked"] == 12 and found["label_free_spearman"] > 0.9
+
+
+def test_demo_summary_has_the_promised_form(tmp_path):
+    demo = load("demo")
+    runs = demo.demo_runs(tmp_path)
+    for run, score in zip(runs, (30.126, 80.0, 50.0), strict=True):
+        finish(run, score, 0.0, (0.0, 0.0))
+    results = demo.summary(runs)
+    assert list(results) == ["source_only", "mic", "oracle"]
+    assert results["source_only"] == {
+        "AP50": pytest.approx(30.13),
+        "per_class": {"car": 7.25},
+        "seconds": 0.0,
+    }
+    text = demo.table(results)
+    assert [line.split()[0] for line in text.splitlines()[2:]] == ["source-only", "MIC", "oracle"]
