@@ -21,6 +21,8 @@ def ap50_rows(results: Mapping[str, Any]) -> list[tuple[str, str, dict[str, floa
 def results_table(results: Mapping[str, Any]) -> str:
     """AP50, AP and AP50 by class, in percent, a row for each model and data set."""
     rows = ap50_rows(results)
+    if not rows:
+        return "Nothing was evaluated: DATASETS.TEST is empty."
     prefix = "AP50-"
     classes = [key.removeprefix(prefix) for key in rows[0][2] if key.startswith(prefix)]
     table = [
