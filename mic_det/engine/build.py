@@ -71,7 +71,9 @@ def build_student_and_teacher(cfg: CfgNode) -> tuple[nn.Module, EMATeacher]:
 
 def check_classes(cfg: CfgNode) -> None:
     """Raise ConfigError unless all labelled sets have the model's classes, in one order."""
-    for name in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TARGET, *cfg.DATASETS.TEST}:
+    for name in cfg.DATASETS.TARGET:
+        require_domain(name, labelled=False)
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         require_domain(name)
     expected: tuple[str, list[str]] | None = None
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
