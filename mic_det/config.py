@@ -49,6 +49,11 @@ def add_mic_config(cfg: CN) -> None:
     cfg.MODEL.SADA.IMAGE_WEIGHT = 1.0
     cfg.MODEL.SADA.INSTANCE_WEIGHT = 1.0
     cfg.MODEL.SADA.CONSISTENCY_WEIGHT = 1.0
+    # Feature maps that the image-level heads look at, finest first; (): all of MODEL.RPN's. The
+    # consistency term needs those that proposals are pooled from, MODEL.ROI_HEADS.IN_FEATURES.
+    cfg.MODEL.SADA.IMAGE_LEVELS = ()
+    # An instance-level head for each level that proposals are pooled from; False: one for all.
+    cfg.MODEL.SADA.INSTANCE_PER_LEVEL = True
     # What gradients are multiplied by (negated) when they leave the domain heads for the features.
     cfg.MODEL.SADA.IMAGE_REVERSAL = 0.025
     cfg.MODEL.SADA.INSTANCE_REVERSAL = 0.1
@@ -180,6 +185,19 @@ def check_config(cfg: CN) -> None:
     require(
         not adapts or len(cfg.DATASETS.TARGET) > 0,
         "MODEL.SADA.ENABLED or MODEL.MIC.ENABLED needs target images: set DATASETS.TARGET.",
+    )
+    sada, pooled = cfg.MODEL.SADA, tuple(cfg.MODEL.ROI_HEADS.IN_FEATURES)
+    aligned = tuple(sada.IMAGE_LEVELS or cfg.MODEL.RPN.IN_FEATURES)
+    require(
+        not sada.ENABLED or set(aligned) <= set(cfg.MODEL.RPN.IN_FEATURES),
+        f"MODEL.SADA.IMAGE_LEVELS {aligned}: choose from MODEL.RPN.IN_FEATURES "
+        f"{tuple(cfg.MODEL.RPN.IN_FEATURES)}",
+    )
+    require(
+        not sada.ENABLED or sada.CONSISTENCY_WEIGHT == 0 or aligned[: len(pooled)] == pooled,
+        f"MODEL.SADA.CONSISTENCY_WEIGHT > 0 compares proposals with the image-level heads of the "
+        f"maps they are pooled from: MODEL.SADA.IMAGE_LEVELS must begin with {pooled}, not be "
+        f"{aligned}. Or set the weight to 0.",
     )
     mic = cfg.MODEL.MIC
     require(0.0 <= mic.RATIO <= 1.0, f"MODEL.MIC.RATIO is in [0, 1], not {mic.RATIO}")

@@ -116,3 +116,17 @@ def backward_of(model: torch.nn.Module, losses: dict) -> dict[str, torch.Tensor 
     model.zero_grad(set_to_none=True)
     sum(losses.values()).backward()
     return gradients(model)
+
+
+def masked_losses(model, masked, pseudo):
+    """MIC's losses alone, as the model's forward makes them; {} where no image has a label."""
+    rows = model._labelled(pseudo)
+    if not rows:
+        return {}
+    return model.masked_loss(
+        model.proposal_generator,
+        model.roi_heads,
+        model.extract([masked[i] for i in rows]),
+        [pseudo[i] for i in rows],
+        num_images=len(masked),
+    )

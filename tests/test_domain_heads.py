@@ -64,7 +64,7 @@ def tiny_heads(levels=2, pooled=None, spread=0.5, **kwargs):
         image_channels=[6] * levels,
         strides=[4 * 2**i for i in range(levels)],
         instance_channels=10,
-        instance_levels=pooled or levels,
+        pooled_levels=pooled or levels,
         **({"image_hidden": 7, "instance_hidden": 9} | kwargs),
     )
     with torch.no_grad():
@@ -151,7 +151,7 @@ def test_a_head_for_each_level():
         image_channels=[256] * 5,
         strides=[4, 8, 16, 32, 64],
         instance_channels=64,
-        instance_levels=4,
+        pooled_levels=4,
     )
     assert len(heads.image_heads) == 5
     assert len(heads.instance_heads) == 4
@@ -233,10 +233,10 @@ def test_each_proposal_goes_to_the_classifier_of_its_level():
     heads = tiny_heads(3)
     rows = torch.randn(12, 10)
     levels = [2, 0, 1, 1, 0, 2, 2, 0, 1, 0, 2, 1]
-    logits = heads.instance_logits(rows, torch.tensor(levels), 1.0)
-    for row, level, logit in zip(rows, levels, logits, strict=True):
-        expected = heads.instance_heads[level](row[None])[0, 0]
-        assert torch.allclose(logit, expected, atol=1e-6)
+    for logits in heads.instance_logits(rows, torch.tensor(levels)):
+        for row, level, logit in zip(rows, levels, logits, strict=True):
+            expected = heads.instance_heads[level](row[None])[0, 0]
+            assert torch.allclose(logit, expected, atol=1e-6)
 
 
 def test_instance_loss_against_loops():

@@ -57,7 +57,7 @@ def make_heads(**weights):
         image_channels=[6],
         strides=[STRIDE],
         instance_channels=10,
-        instance_levels=1,
+        pooled_levels=1,
         image_hidden=7,
         instance_hidden=9,
         **parts,

@@ -246,22 +246,19 @@ def test_image_features_are_reversed_in_the_whole_model():
     assert image_loss() > before
 
 
-def test_domain_proposals_are_limited_and_random(model):
-    model([labelled()])
+def test_target_proposals_are_limited_and_random(model):
     batch = model.extract([unlabelled(), unlabelled(48, 80)])
     rpn = model.proposal_generator
-
     proposals = propose(rpn, batch, run_rpn(rpn, batch))
     limit = model.roi_heads.batch_size_per_image
     assert min(len(each) for each in proposals) > limit
-    drawn = [model._domain_inputs(batch, proposals) for _ in range(2)]
-    for inputs in drawn:
-        assert [len(boxes) for boxes in inputs["boxes"]] == [limit, limit]
-        assert len(inputs["box_features"]) == len(inputs["levels"]) == 2 * limit
-        for boxes, each in zip(inputs["boxes"], proposals, strict=True):
+    drawn = [model.target_regions(batch).boxes for _ in range(2)]
+    for boxes in drawn:
+        assert [len(each) for each in boxes] == [limit, limit]
+        for few, each in zip(boxes, proposals, strict=True):
             everything = {tuple(row) for row in each.proposal_boxes.tensor.tolist()}
-            assert {tuple(row) for row in boxes.tensor.tolist()} <= everything
-    assert not torch.equal(drawn[0]["boxes"][0].tensor, drawn[1]["boxes"][0].tensor)
+            assert {tuple(row) for row in few.tensor.tolist()} <= everything
+    assert not torch.equal(drawn[0][0].tensor, drawn[1][0].tensor)
 
 
 # --- the target carries no labels

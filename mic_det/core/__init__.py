@@ -4,7 +4,7 @@ Nothing here knows a task or Detectron2; take ``PatchMask`` and ``EMATeacher`` i
 """
 
 from .augment import StudentAugment
-from .gradient import scale_gradient
+from .gradient import scale_gradient, scaled_branches
 from .masking import PatchMask
 from .quality import QUALITY_MODES, confident, objectness_quality, softmax_quality
 from .teacher import EMATeacher
@@ -17,5 +17,6 @@ __all__ = [
     "confident",
     "objectness_quality",
     "scale_gradient",
+    "scaled_branches",
     "softmax_quality",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
@@ -22,6 +24,27 @@ class FeatureBatch:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def extract_features(
+    backbone: Callable[[Tensor], dict[str, Tensor]],
+    images: Sequence[ImageList | None],
+    together: bool,
+) -> list[FeatureBatch | None]:
+    """Features of each batch of images, None for None.
+
+    Args:
+        together: all batches, which are padded to one size, go through the backbone as one.
+    """
+    present = [each for each in images if each is not None]
+    if not together:
+        found = [backbone(each.tensor) for each in present]
+    else:
+        joint = backbone(torch.cat([each.tensor for each in present]))
+        parts = {name: maps.split([len(each) for each in present]) for name, maps in joint.items()}
+        found = [{name: parts[name][i] for name in parts} for i in range(len(present))]
+    batches = iter(map(FeatureBatch, present, found))
+    return [None if each is None else next(batches) for each in images]
 
 
 @dataclass

@@ -14,7 +14,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from mic_det.core import scale_gradient
+from mic_det.core import scale_gradient, scaled_branches
 
 SOURCE, TARGET = 1.0, 0.0
 
@@ -130,13 +130,18 @@ class SADAHeads(nn.Module):
         image_channels: channels of each image-level map, finest level first (P2..P6).
         strides: of these levels, in pixels.
         instance_channels: length of the box head's features.
-        instance_levels: number of ROI-pooler levels (P2..P5); the first of the image levels.
+        pooled_levels: number of ROI-pooler levels (P2..P5). With the consistency term they are the
+            first of the image levels.
+        per_level: a classifier of instances for each ROI-pooler level, as in the paper, or one
+            for all.
         image_hidden, instance_hidden, dropout: of the classifiers.
         image_reversal, instance_reversal: what gradients into the features are multiplied by,
             negated, on their way back from the two classification losses.
         consistency_scale: the same for the consistency loss is + this times those two.
         image_weight, instance_weight, consistency_weight: of the losses; a part that is used by no
             loss of weight > 0 is not built.
+
+    Raises ValueError if the consistency term lacks an image level that proposals are pooled from.
     """
 
     def __init__(
@@ -145,7 +150,8 @@ class SADAHeads(nn.Module):
         image_channels: Sequence[int],
         strides: Sequence[int],
         instance_channels: int,
-        instance_levels: int,
+        pooled_levels: int,
+        per_level: bool = True,
         image_hidden: int = 512,
         instance_hidden: int = 1024,
         dropout: float = 0.5,
@@ -157,6 +163,11 @@ class SADAHeads(nn.Module):
         consistency_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if consistency_weight > 0 and pooled_levels > len(image_channels):
+            raise ValueError(
+                f"the consistency term needs {pooled_levels} image levels, not "
+                f"{len(image_channels)}: one for each level that proposals are pooled from"
+            )
         self.strides = tuple(strides)
         self.image_reversal = image_reversal
         self.instance_reversal = instance_reversal
@@ -165,37 +176,65 @@ class SADAHeads(nn.Module):
         self.instance_weight = instance_weight
         self.consistency_weight = consistency_weight
         self.uses_instances = instance_weight > 0 or consistency_weight > 0
-        # The consistency term alone looks at the levels that proposals are pooled from.
-        pooled = instance_levels if consistency_weight > 0 else 0
-        image_levels = len(image_channels) if image_weight > 0 else pooled
+        # The consistency term looks at the levels that proposals are pooled from, and no others.
+        self.consistent_levels = pooled_levels if consistency_weight > 0 else 0
+        image_levels = len(image_channels) if image_weight > 0 else self.consistent_levels
         self.image_heads = nn.ModuleList(
             ImageDomainHead(channels, image_hidden) for channels in image_channels[:image_levels]
         )
+        instance_heads = (pooled_levels if per_level else 1) if self.uses_instances else 0
         self.instance_heads = nn.ModuleList(
             InstanceDomainHead(instance_channels, instance_hidden, dropout)
-            for _ in range(instance_levels if self.uses_instances else 0)
+            for _ in range(instance_heads)
         )
 
-    def image_logits(self, features: Sequence[Tensor], factor: float) -> list[Tensor]:
-        """Logit maps of ``features``; gradients into the features are multiplied by ``factor``."""
-        heads = self.image_heads[: len(features)]
-        return [
-            head(scale_gradient(level, factor)) for head, level in zip(heads, features, strict=True)
-        ]
+    def image_logits(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Logit maps for the classification loss and, of the pooled levels, for the consistency.
 
-    def instance_logits(self, box_features: Tensor, levels: Tensor, factor: float) -> Tensor:
-        """Logits (R,) of box features (R, D), each by the classifier of its level.
-
-        Every classifier runs, if need be on no rows: all of them take part in each step, as
-        DistributedDataParallel expects.
+        Both are the same numbers, computed once; they differ in what gradients into the features
+        are multiplied by.
         """
-        box_features = scale_gradient(box_features, factor)
+        factors = (-self.image_reversal, self.consistency_scale * self.image_reversal)
+        aligned, consistent = [], []
+        for level, (head, maps) in enumerate(zip(self.image_heads, features, strict=False)):
+            if level >= self.consistent_levels:
+                aligned.append(head(scale_gradient(maps, factors[0])))
+            elif self.image_weight == 0:
+                consistent.append(head(scale_gradient(maps, factors[1])))
+            else:
+                first, second = scaled_branches(head, maps, factors)
+                aligned.append(first)
+                consistent.append(second)
+        return aligned, consistent
+
+    def instance_logits(self, box_features: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (R,) of box features (R, D) for classification and for the consistency.
+
+        Each is by the classifier of its level, and as in `image_logits` they differ only in their
+        gradients; a loss of weight 0 is left out of the way back. Every classifier runs, if need be
+        on no rows: all of them take part in each step, as DistributedDataParallel expects.
+        """
+        factors = (-self.instance_reversal, self.consistency_scale * self.instance_reversal)
+        if len(self.instance_heads) == 1:
+            (head,) = self.instance_heads
+            first, second = self._branches(head, box_features, factors)
+            return first.flatten(), second.flatten()
         rows = [(levels == level).nonzero().flatten() for level in range(len(self.instance_heads))]
-        logits = [
-            head(box_features[r]).flatten()
-            for head, r in zip(self.instance_heads, rows, strict=True)
+        pairs = [
+            self._branches(head, box_features[each], factors)
+            for head, each in zip(self.instance_heads, rows, strict=True)
         ]
-        return torch.cat(logits)[torch.cat(rows).argsort()]
+        back = torch.cat(rows).argsort()
+        first, second = (
+            torch.cat([each.flatten() for each in part])[back] for part in zip(*pairs, strict=True)
+        )
+        return first, second
+
+    def _branches(self, head: nn.Module, x: Tensor, factors: tuple[float, float]):
+        if self.instance_weight > 0 and self.consistency_weight > 0:
+            return scaled_branches(head, x, factors)
+        logits = head(scale_gradient(x, factors[0 if self.instance_weight > 0 else 1]))
+        return logits, logits
 
     def domain_losses(
         self,
@@ -217,23 +256,25 @@ class SADAHeads(nn.Module):
             levels: (R,) ROI-pooler level of each proposal, or None likewise.
         """
         losses = {}
+        aligned, consistent = self.image_logits(features)
         if self.image_weight > 0:
-            maps = self.image_logits(features, -self.image_reversal)
-            losses["loss_da_image"] = image_domain_loss(maps, image_sizes, self.strides[0], label)
-        if self.instance_weight > 0:
-            logits = self.instance_logits(box_features, levels, -self.instance_reversal).float()
-            loss = F.binary_cross_entropy_with_logits(
-                logits, torch.full_like(logits, label), reduction="sum"
+            losses["loss_da_image"] = image_domain_loss(
+                aligned, image_sizes, self.strides[0], label
             )
-            losses["loss_da_instance"] = loss / max(len(logits), 1)
+        if not self.uses_instances:
+            return losses
+        to_classify, to_compare = self.instance_logits(box_features, levels)
+        count = max(len(to_classify), 1)
+        if self.instance_weight > 0:
+            loss = F.binary_cross_entropy_with_logits(
+                to_classify.float(), torch.full_like(to_classify, label).float(), reduction="sum"
+            )
+            losses["loss_da_instance"] = loss / count
         if self.consistency_weight > 0:
-            scale = self.consistency_scale
-            pooled = len(self.instance_heads)
-            maps = self.image_logits(features[:pooled], scale * self.image_reversal)
-            image = mean_probability_in_boxes(maps, boxes, levels, self.strides[:pooled])
-            logits = self.instance_logits(box_features, levels, scale * self.instance_reversal)
-            distance = (torch.sigmoid(logits.float()) - image).abs().sum()
-            losses["loss_da_consistency"] = distance / max(len(logits), 1)
+            strides = self.strides[: self.consistent_levels]
+            image = mean_probability_in_boxes(consistent, boxes, levels, strides)
+            distance = (torch.sigmoid(to_compare.float()) - image).abs().sum()
+            losses["loss_da_consistency"] = distance / count
         return losses
 
     def forward(self, source: dict, target: dict) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,20 @@ from torch import Tensor, nn
 from mic_det.core import QUALITY_MODES, confident, objectness_quality, softmax_quality
 
 from .batch import FeatureBatch, RPNOutput, propose, run_rpn
+from .regions import Regions, run_box_head
+
+
+@dataclass
+class MaskedRegions(Regions):
+    """Sampled proposals of masked images.
+
+    ``sampled``: with the label each is matched to. ``labels``: the pseudo labels of each image.
+    ``scale``: what the sum over images is multiplied by.
+    """
+
+    sampled: list[Instances]
+    labels: list[Instances]
+    scale: float
 
 
 class MaskedDetectionLoss(nn.Module):
@@ -56,7 +71,20 @@ class MaskedDetectionLoss(nn.Module):
         pseudo: Sequence[Instances],
         num_images: int,
     ) -> dict[str, Tensor]:
-        """Weighted losses ``loss_mic_rpn_cls`` and ``loss_mic_roi_cls``.
+        """Weighted losses ``loss_mic_rpn_cls`` and ``loss_mic_roi_cls``; arguments of `regions`."""
+        regions, losses = self.regions(rpn, roi_heads, masked, pseudo, num_images)
+        run_box_head(roi_heads, [regions])
+        return losses | self.roi_losses(roi_heads, regions)
+
+    def regions(
+        self,
+        rpn: RPN,
+        roi_heads: StandardROIHeads,
+        masked: FeatureBatch,
+        pseudo: Sequence[Instances],
+        num_images: int,
+    ) -> tuple[MaskedRegions, dict[str, Tensor]]:
+        """The sampled proposals, which `roi_losses` wants next, and ``loss_mic_rpn_cls``.
 
         Args:
             rpn, roi_heads: the student's.
@@ -66,20 +94,28 @@ class MaskedDetectionLoss(nn.Module):
             num_images: number of target images in the batch, with pseudo boxes or without.
         """
         output = run_rpn(rpn, masked)
-        proposals = propose(rpn, masked, output)
-        scale = self.weight / num_images
         sure = [confident(each.gt_scores, self.threshold) for each in pseudo]
         labels = [each[rows] for each, rows in zip(pseudo, sure, strict=True)]
         doubtful = [each[~rows].gt_boxes for each, rows in zip(pseudo, sure, strict=True)]
         proposals = [
             each[~in_doubt(each.proposal_boxes, boxes, known.gt_boxes)]
-            for each, boxes, known in zip(proposals, doubtful, labels, strict=True)
+            for each, boxes, known in zip(
+                propose(rpn, masked, output), doubtful, labels, strict=True
+            )
         ]
+        scale = self.weight / num_images
         objectness = self.objectness_loss(rpn, output, labels, doubtful)
-        return {
-            "loss_mic_rpn_cls": scale * objectness,
-            "loss_mic_roi_cls": scale * self.class_loss(roi_heads, masked, proposals, labels),
-        }
+        with get_event_storage().name_scope("mic"):
+            sampled = roi_heads.label_and_sample_proposals(proposals, labels)
+        boxes = [each.proposal_boxes for each in sampled]
+        regions = MaskedRegions(masked, boxes, sampled, labels, scale)
+        return regions, {"loss_mic_rpn_cls": scale * objectness}
+
+    def roi_losses(self, roi_heads: StandardROIHeads, regions: MaskedRegions) -> dict[str, Tensor]:
+        """``loss_mic_roi_cls``, once the box head has run on ``regions``."""
+        logits = roi_heads.box_predictor.cls_score(regions.features).float()
+        loss = self.class_loss(logits, regions.sampled, regions.labels, roi_heads.num_classes)
+        return {"loss_mic_roi_cls": regions.scale * loss}
 
     def objectness_loss(
         self,
@@ -119,24 +155,26 @@ class MaskedDetectionLoss(nn.Module):
 
     def class_loss(
         self,
-        roi_heads: StandardROIHeads,
-        masked: FeatureBatch,
-        proposals: list[Instances],
+        logits: Tensor,
+        sampled: Sequence[Instances],
         pseudo: Sequence[Instances],
+        num_classes: int,
     ) -> Tensor:
-        """Sum over images of the weighted mean over sampled proposals."""
-        with get_event_storage().name_scope("mic"):
-            sampled = roi_heads.label_and_sample_proposals(proposals, list(pseudo))
-        features = [masked.features[name] for name in roi_heads.box_in_features]
-        pooled = roi_heads.box_pooler(features, [each.proposal_boxes for each in sampled])
-        logits = roi_heads.box_predictor.cls_score(roi_heads.box_head(pooled)).float()
+        """Sum over images of the weighted mean over sampled proposals.
+
+        Args:
+            logits: (R, K + 1) of the sampled proposals, image by image.
+            sampled: proposals with ``gt_classes`` and ``gt_scores``; an image with none adds 0.
+            pseudo: the labels that they were matched to.
+            num_classes: K, which is also the number of the background.
+        """
         classes = torch.cat([each.gt_classes for each in sampled])
         losses = F.cross_entropy(logits, classes, reduction="none")
         if self.quality == "teacher":
             losses = losses * torch.cat(
                 [
                     _positive_or_mean(
-                        each.gt_scores, labels.gt_scores, each.gt_classes < roi_heads.num_classes
+                        each.gt_scores, labels.gt_scores, each.gt_classes < num_classes
                     )
                     for each, labels in zip(sampled, pseudo, strict=True)
                 ]
@@ -144,7 +182,7 @@ class MaskedDetectionLoss(nn.Module):
         elif self.quality == "student":
             losses = losses * softmax_quality(logits)
         parts = losses.split([len(each) for each in sampled])
-        return torch.stack([part.mean() for part in parts]).sum()
+        return torch.stack([part.sum() / max(len(part), 1) for part in parts]).sum()
 
 
 def in_doubt(boxes: Boxes, doubtful: Boxes, labels: Boxes) -> Tensor:

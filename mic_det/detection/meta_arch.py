@@ -9,17 +9,24 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
-from detectron2.modeling.poolers import assign_boxes_to_levels
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from mic_det.core import confident
 
-from .batch import FeatureBatch, propose, run_rpn
+from .batch import FeatureBatch, extract_features, propose, run_rpn
 from .domain_heads import SADAHeads
 from .masked_loss import MaskedDetectionLoss
 from .pseudo_labels import as_pseudo_labels
+from .regions import (
+    Regions,
+    SourceRegions,
+    pooler_levels,
+    random_boxes,
+    run_box_head,
+    sample_source_regions,
+)
 
 Batch = Sequence[dict[str, Any]]
 
@@ -32,6 +39,7 @@ class AdaptiveRCNN(GeneralizedRCNN):
 
     Args:
         domain_heads: adversarial alignment of source and target features, or None.
+        domain_levels: names of the feature maps that the image-level domain heads look at.
         masked_loss: MIC's consistency loss, or None.
         pseudo_threshold: score from which on `pseudo_label` keeps a detection; the masked loss has
             a threshold of its own, from which on such a detection is a label.
@@ -44,12 +52,14 @@ class AdaptiveRCNN(GeneralizedRCNN):
         self,
         *,
         domain_heads: SADAHeads | None = None,
+        domain_levels: Sequence[str] = (),
         masked_loss: MaskedDetectionLoss | None = None,
         pseudo_threshold: float = 0.8,
         **rcnn: Any,
     ) -> None:
         super().__init__(**rcnn)
         self.domain_heads = domain_heads
+        self.domain_levels = tuple(domain_levels)
         self.masked_loss = masked_loss
         self.pseudo_threshold = pseudo_threshold
 
@@ -59,7 +69,9 @@ class AdaptiveRCNN(GeneralizedRCNN):
         mic = cfg.MODEL.MIC
         parts["pseudo_threshold"] = min(mic.SCORE_THRESH, mic.DOUBT_THRESH)
         if cfg.MODEL.SADA.ENABLED:
-            parts["domain_heads"] = _domain_heads(cfg, parts)
+            levels = tuple(cfg.MODEL.SADA.IMAGE_LEVELS or cfg.MODEL.RPN.IN_FEATURES)
+            parts["domain_levels"] = levels
+            parts["domain_heads"] = _domain_heads(cfg, parts, levels)
         if mic.ENABLED:
             parts["masked_loss"] = MaskedDetectionLoss(mic.WEIGHT, mic.QUALITY, mic.SCORE_THRESH)
         return parts
@@ -83,12 +95,33 @@ class AdaptiveRCNN(GeneralizedRCNN):
         """
         if not self.training:
             return self.inference(source)
-        on_source = self.extract(source)
-        losses, proposals = self.source_losses(source, on_source)
-        if self.domain_heads is not None and target:
-            losses |= self.domain_losses(on_source, proposals, self.extract(target))
-        if self.masked_loss is not None and masked:
-            losses |= self.masked_losses(masked, pseudo)
+        if self.domain_heads is None:
+            target = None
+        labelled = self._labelled(pseudo) if self.masked_loss is not None and masked else []
+        if not target and not labelled:
+            return super().forward(source)
+        on_source, on_target, on_masked = self.extract_all(
+            source, target or [], [masked[i] for i in labelled]
+        )
+        detection, losses = self.source_regions(source, on_source)
+        alignment = self.target_regions(on_target) if target else None
+        consistency = None
+        if labelled:
+            consistency, rpn_losses = self.masked_loss.regions(
+                self.proposal_generator,
+                self.roi_heads,
+                on_masked,
+                [pseudo[i] for i in labelled],
+                num_images=len(masked),
+            )
+            losses |= rpn_losses
+        parts = [detection, alignment, consistency]
+        run_box_head(self.roi_heads, [each for each in parts if each is not None and each.boxes])
+        losses |= self.roi_losses(detection)
+        if alignment is not None:
+            losses |= self.domain_losses(detection, alignment)
+        if consistency is not None:
+            losses |= self.masked_loss.roi_losses(self.roi_heads, consistency)
         return losses
 
     @torch.no_grad()
@@ -109,84 +142,96 @@ class AdaptiveRCNN(GeneralizedRCNN):
         images = self.preprocess_image(batch)
         return FeatureBatch(images, self.backbone(images.tensor))
 
-    def source_losses(
+    def extract_all(self, *batches: Batch) -> list[FeatureBatch | None]:
+        """`extract` of each batch, None for an empty one.
+
+        On a GPU the images go through the backbone as one batch, if padding makes them equal in
+        size anyhow; on a CPU one batch of many images is slower than several of few.
+        """
+        images = [self.preprocess_image(each) if each else None for each in batches]
+        present = [each for each in images if each is not None]
+        together = present[0].tensor.is_cuda and len({i.tensor.shape[1:] for i in present}) == 1
+        return extract_features(self.backbone, images, together)
+
+    def source_regions(
         self, source: Batch, on_source: FeatureBatch
-    ) -> tuple[dict[str, Tensor], list[Instances]]:
-        """Detectron2's own RPN and ROI losses, and the RPN's proposals."""
+    ) -> tuple[SourceRegions, dict[str, Tensor]]:
+        """Detectron2's RPN losses, and the regions that detection and alignment look at."""
         labels = [each["instances"].to(self.device) for each in source]
-        images, features = on_source.images, on_source.features
-        proposals, rpn_losses = self.proposal_generator(images, features, labels)
-        _, roi_losses = self.roi_heads(images, features, proposals, labels)
+        proposals, losses = self.proposal_generator(on_source.images, on_source.features, labels)
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
             self.visualize_training(source, proposals)
-        return roi_losses | rpn_losses, proposals
+        aligned = self._aligned_per_image()
+        return sample_source_regions(self.roi_heads, on_source, proposals, labels, aligned), losses
 
-    def domain_losses(
-        self,
-        on_source: FeatureBatch,
-        source_proposals: Sequence[Instances],
-        on_target: FeatureBatch,
-    ) -> dict[str, Tensor]:
-        """Losses of the domain heads on the features and random proposals of both domains."""
+    def target_regions(self, on_target: FeatureBatch) -> Regions:
+        """Random proposals of target images."""
+        aligned = self._aligned_per_image()
+        if not aligned:
+            return Regions(on_target, [])
         rpn = self.proposal_generator
-        target_proposals = propose(rpn, on_target, run_rpn(rpn, on_target))
-        return self.domain_heads(
-            self._domain_inputs(on_source, source_proposals),
-            self._domain_inputs(on_target, target_proposals),
-        )
+        with torch.no_grad():
+            proposals = propose(rpn, on_target, run_rpn(rpn, on_target))
+        return Regions(on_target, random_boxes(proposals, aligned))
 
-    def _domain_inputs(self, batch: FeatureBatch, proposals: Sequence[Instances]) -> dict[str, Any]:
-        roi_heads = self.roi_heads
-        inputs: dict[str, Any] = {
-            "features": [batch.features[name] for name in self.proposal_generator.in_features],
-            "image_sizes": batch.images.image_sizes,
-            "boxes": [
-                _random_boxes(each.proposal_boxes, roi_heads.batch_size_per_image)
-                for each in proposals
-            ],
-            "box_features": None,
-            "levels": None,
-        }
+    def _aligned_per_image(self) -> int:
+        heads = self.domain_heads
+        uses = heads is not None and heads.uses_instances
+        return self.roi_heads.batch_size_per_image if uses else 0
+
+    def roi_losses(self, regions: SourceRegions) -> dict[str, Tensor]:
+        """Detectron2's own losses of the ROI heads, as `StandardROIHeads.forward` makes them."""
+        heads, sampled = self.roi_heads, regions.sampled
+        predictions = heads.box_predictor(regions.features[regions.detection_rows])
+        losses = heads.box_predictor.losses(predictions, sampled)
+        if heads.train_on_pred_boxes:
+            with torch.no_grad():
+                found = heads.box_predictor.predict_boxes_for_gt_classes(predictions, sampled)
+            for each, boxes in zip(sampled, found, strict=True):
+                each.proposal_boxes = Boxes(boxes)
+        features = regions.batch.features
+        losses.update(heads._forward_mask(features, sampled))
+        losses.update(heads._forward_keypoint(features, sampled))
+        return losses
+
+    def domain_losses(self, source: SourceRegions, target: Regions) -> dict[str, Tensor]:
+        """Losses of the domain heads on the features and random proposals of both domains."""
+        of_source, of_target = self._domain_inputs(source), self._domain_inputs(target)
         if self.domain_heads.uses_instances:
-            features = [batch.features[name] for name in roi_heads.box_in_features]
-            pooler = roi_heads.box_pooler
-            inputs["box_features"] = roi_heads.box_head(pooler(features, inputs["boxes"]))
-            inputs["levels"] = assign_boxes_to_levels(
-                inputs["boxes"],
-                pooler.min_level,
-                pooler.max_level,
-                pooler.canonical_box_size,
-                pooler.canonical_level,
-            )
-        return inputs
+            of_source["boxes"] = source.alignment_boxes
+            of_source["levels"] = pooler_levels(self.roi_heads, source.alignment_boxes)
+            of_source["box_features"] = source.features[source.alignment_rows]
+        return self.domain_heads(of_source, of_target)
 
-    def masked_losses(self, masked: Batch, pseudo: Sequence[Instances]) -> dict[str, Tensor]:
-        """MIC's loss on those masked images that have labels; nothing if none has."""
+    def _domain_inputs(self, regions: Regions) -> dict[str, Any]:
+        batch = regions.batch
+        return {
+            "features": [batch.features[name] for name in self.domain_levels],
+            "image_sizes": batch.images.image_sizes,
+            "boxes": regions.boxes,
+            "box_features": regions.features,
+            "levels": pooler_levels(self.roi_heads, regions.boxes) if regions.boxes else None,
+        }
+
+    def _labelled(self, pseudo: Sequence[Instances]) -> list[int]:
+        """Which target images have a label; the others add nothing to MIC's loss."""
         threshold = self.masked_loss.threshold
         counts = [int(confident(each.gt_scores, threshold).sum()) for each in pseudo]
         _log_pseudo_labels(counts)
-        kept = [i for i, count in enumerate(counts) if count]
-        if not kept:
-            return {}
-        return self.masked_loss(
-            self.proposal_generator,
-            self.roi_heads,
-            self.extract([masked[i] for i in kept]),
-            [pseudo[i] for i in kept],
-            num_images=len(masked),
-        )
+        return [i for i, count in enumerate(counts) if count]
 
 
-def _domain_heads(cfg: CfgNode, parts: dict[str, Any]) -> SADAHeads:
+def _domain_heads(cfg: CfgNode, parts: dict[str, Any], names: Sequence[str]) -> SADAHeads:
     sada = cfg.MODEL.SADA
     shapes = parts["backbone"].output_shape()
-    levels = [shapes[name] for name in cfg.MODEL.RPN.IN_FEATURES]
+    levels = [shapes[name] for name in names]
     box_shape = parts["roi_heads"].box_head.output_shape
     return SADAHeads(
         image_channels=[shape.channels for shape in levels],
         strides=[shape.stride for shape in levels],
         instance_channels=box_shape.channels,
-        instance_levels=len(cfg.MODEL.ROI_HEADS.IN_FEATURES),
+        pooled_levels=len(cfg.MODEL.ROI_HEADS.IN_FEATURES),
+        per_level=sada.INSTANCE_PER_LEVEL,
         image_hidden=sada.IMAGE_CHANNELS,
         instance_hidden=sada.INSTANCE_CHANNELS,
         dropout=sada.DROPOUT,
@@ -197,12 +242,6 @@ def _domain_heads(cfg: CfgNode, parts: dict[str, Any]) -> SADAHeads:
         instance_weight=sada.INSTANCE_WEIGHT,
         consistency_weight=sada.CONSISTENCY_WEIGHT,
     )
-
-
-def _random_boxes(boxes: Boxes, count: int) -> Boxes:
-    """Up to ``count`` of ``boxes``, drawn without regard to class or score."""
-    order = torch.randperm(len(boxes), device=boxes.device)[:count]
-    return Boxes(boxes.tensor[order].detach())
 
 
 def _log_pseudo_labels(counts: Sequence[int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -151,15 +151,8 @@ def build_trainer(
     logger.info("Seed of weights, data order, augmentation and masks: %d", seed)
     seed_all_rng(seed)
     student, teacher = build_student_and_teacher(cfg)
-    optimizer = build_optimizer(cfg, student)
-    trainer = AdaptationTrainer(
-        student=create_ddp_model(student, broadcast_buffers=False),
-        teacher=teacher,
-        optimizer=optimizer,
-        make_batches=lambda start: domain_batches(cfg, trainer.seed, start),
-        mask_target=MaskedView.from_config(cfg) if cfg.MODEL.MIC.ENABLED else None,
-        amp_dtype=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
-        seed=seed,
+    trainer = build_trainer_around(
+        cfg, student, teacher, lambda start: domain_batches(cfg, trainer.seed, start), seed
     )
     checkpointer = AdaptationCheckpointer(student, teacher, cfg.OUTPUT_DIR, trainer=trainer)
     trainer.register_hooks(_hooks(cfg, trainer, student, checkpointer, writers))
@@ -169,6 +162,25 @@ def build_trainer(
     else:
         checkpointer.start_from(cfg.MODEL.WEIGHTS, cfg.MODEL.WEIGHTS_FROM)
     return trainer
+
+
+def build_trainer_around(
+    cfg: CfgNode,
+    student: nn.Module,
+    teacher: EMATeacher,
+    make_batches: Callable[[int], Iterator[tuple[Any, Any]]],
+    seed: int,
+) -> AdaptationTrainer:
+    """The trainer of these models on these batches, without hooks and checkpoints."""
+    return AdaptationTrainer(
+        student=create_ddp_model(student, broadcast_buffers=False),
+        teacher=teacher,
+        optimizer=build_optimizer(cfg, student),
+        make_batches=make_batches,
+        mask_target=MaskedView.from_config(cfg) if cfg.MODEL.MIC.ENABLED else None,
+        amp_dtype=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
+        seed=seed,
+    )
 
 
 def _hooks(

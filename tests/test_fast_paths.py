@@ -1,0 +1,266 @@
+"""What is computed once instead of twice gives the numbers of the plain way, gradients too."""
+
+import itertools
+from collections import Counter
+
+import pytest
+import torch
+from detector import ALL_PARTS, backward_of, labelled, random_labels, tiny_model, unlabelled
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mic_det.core import scale_gradient, scaled_branches
+from mic_det.detection.batch import extract_features
+from mic_det.detection.regions import (
+    random_boxes,
+    run_box_head,
+    sample_source_regions,
+    uniform_sample_near,
+)
+
+pytestmark = pytest.mark.usefixtures("storage")
+
+
+# --- one module, several losses that disagree
+
+
+def branches_and_plain(module, x, factors):
+    return scaled_branches(module, x, factors), [module(scale_gradient(x, f)) for f in factors]
+
+
+@pytest.mark.parametrize("factors", [(-0.025, 0.0025), (1.0,), (0.0, -1.0, 2.0)])
+@pytest.mark.parametrize("rows", [5, 0])
+def test_branches_are_the_plain_heads(factors, rows):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).double()
+    x = torch.randn(rows, 4, dtype=torch.float64, requires_grad=True)
+    upstream = [torch.randn(rows, 2, dtype=torch.float64) for _ in factors]
+    fast, plain = branches_and_plain(module, x, factors)
+    wanted = [x, *module.parameters()]
+    for one, other in zip(fast, plain, strict=True):
+        assert torch.equal(one, other)
+    expected = torch.autograd.grad(plain, wanted, upstream)
+    got = torch.autograd.grad(fast, wanted, upstream)
+    for one, other in zip(got, expected, strict=True):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_branches_where_only_one_loss_looks():
+    torch.manual_seed(0)
+    module = nn.Linear(3, 1)
+    x = torch.randn(4, 3, requires_grad=True)
+    _, second = scaled_branches(module, x, (-1.0, 0.5))
+    second.sum().backward()
+    assert torch.allclose(x.grad, 0.5 * module.weight.expand(4, 3))
+    assert torch.allclose(module.weight.grad, x.detach().sum(0, keepdim=True))
+
+
+def test_branches_of_frozen_features_and_frozen_heads():
+    module = nn.Linear(3, 1)
+    (y,) = scaled_branches(module, torch.randn(4, 3), (-1.0,))
+    y.sum().backward()
+    assert module.weight.grad is not None
+    module.requires_grad_(False)
+    x = torch.randn(4, 3, requires_grad=True)
+    scaled_branches(module, x, (-2.0,))[0].sum().backward()
+    assert torch.allclose(x.grad, -2.0 * module.weight.expand(4, 3))
+    with torch.no_grad():
+        assert not scaled_branches(module, x, (1.0, 2.0))[1].requires_grad
+
+
+def test_branches_share_one_dropout():
+    torch.manual_seed(0)
+    module = nn.Dropout(0.5)
+    first, second = scaled_branches(module, torch.ones(100, requires_grad=True), (1.0, -1.0))
+    assert torch.equal(first, second)
+    assert 20 < int((first > 0).sum()) < 80
+
+
+# --- regions
+
+
+def count_subsets(strata, sampled_share, count, draws):
+    """How often each subset comes out, for a sample that takes as given from each stratum."""
+    found = Counter()
+    strata = torch.tensor(strata)
+    for _ in range(draws):
+        sampled = []
+        for stratum, share in sampled_share.items():
+            members = (strata == stratum).nonzero().flatten()
+            sampled.append(members[torch.randperm(len(members))[:share]])
+        sampled = torch.cat(sampled)
+        reused, others = uniform_sample_near(count, strata, sampled)
+        found[frozenset(sampled[reused].tolist() + others.tolist())] += 1
+    return found
+
+
+def test_the_subset_near_a_sample_is_uniform():
+    """Chi-square over all 15 subsets of 4 out of 6, of a sample that prefers stratum 1."""
+    torch.manual_seed(0)
+    draws = 6000
+    found = count_subsets([1, 1, 0, 0, 0, -1], {1: 2, 0: 1}, 4, draws)
+    subsets = [frozenset(each) for each in itertools.combinations(range(6), 4)]
+    assert set(found) == set(subsets)
+    expected = draws / len(subsets)
+    chi_square = sum((found[each] - expected) ** 2 / expected for each in subsets)
+    assert chi_square < 36.1  # the 0.1 % point of 14 degrees of freedom
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_the_subset_near_a_sample_is_a_subset_and_near(data):
+    strata = torch.tensor(data.draw(st.lists(st.sampled_from([-1, 0, 1]), max_size=30)))
+    strata = strata.to(torch.int64)
+    size = len(strata)
+    sampled = torch.randperm(size)[: data.draw(st.integers(0, size))]
+    count = data.draw(st.integers(0, size + 3))
+    reused, others = uniform_sample_near(count, strata, sampled)
+    subset = sampled[reused].tolist() + others.tolist()
+    assert len(subset) == len(set(subset)) == min(count, size)
+    assert not set(others.tolist()) & set(sampled.tolist())
+    for stratum in (-1, 0, 1):
+        spare = set((strata == stratum).nonzero().flatten().tolist()) & set(sampled.tolist())
+        spare -= set(subset)
+        taken = (strata[others] == stratum).sum()
+        assert not spare or taken == 0, "something new is taken while a sampled one is to be had"
+
+
+def source_scene(model, sizes=((64, 96), (48, 80))):
+    source = [labelled(*size) for size in sizes]
+    batch = model.extract(source)
+    labels = [each["instances"] for each in source]
+    proposals, _ = model.proposal_generator(batch.images, batch.features, labels)
+    return batch, proposals, labels
+
+
+def test_regions_of_the_source_serve_two_purposes():
+    model = tiny_model(ALL_PARTS)
+    heads = model.roi_heads
+    batch, proposals, labels = source_scene(model)
+    torch.manual_seed(3)
+    expected = heads.label_and_sample_proposals(proposals, labels)
+    torch.manual_seed(3)
+    regions = sample_source_regions(heads, batch, proposals, labels, heads.batch_size_per_image)
+    everything = torch.cat([each.tensor for each in regions.boxes])
+    sampled = torch.cat([each.proposal_boxes.tensor for each in expected])
+    assert torch.equal(everything[regions.detection_rows], sampled), "Detectron2's own sample"
+    aligned = torch.cat([each.tensor for each in regions.alignment_boxes])
+    assert torch.equal(everything[regions.alignment_rows], aligned)
+    for boxes, each in zip(regions.alignment_boxes, proposals, strict=True):
+        assert len(boxes) == heads.batch_size_per_image
+        assert len({tuple(row) for row in boxes.tensor.tolist()}) == len(boxes)
+        known = {tuple(row) for row in each.proposal_boxes.tensor.tolist()}
+        assert {tuple(row) for row in boxes.tensor.tolist()} <= known, "labels are no proposals"
+    assert len(everything) < len(sampled) + len(aligned)
+    assert not expected[0].has("position")
+    assert set(regions.sampled[0].get_fields()) == set(expected[0].get_fields())
+
+
+def test_one_run_of_the_box_head_is_as_good_as_several():
+    model = tiny_model(ALL_PARTS)
+    heads = model.roi_heads
+    batch, proposals, labels = source_scene(model)
+    regions = [
+        sample_source_regions(heads, batch, proposals, labels, 8),
+        model.target_regions(model.extract([unlabelled()])),
+    ]
+    run_box_head(heads, regions)
+    for each in regions:
+        maps = [each.batch.features[name] for name in heads.box_in_features]
+        alone = heads.box_head(heads.box_pooler(maps, each.boxes))
+        assert torch.allclose(each.features, alone, rtol=1e-4, atol=1e-6)
+
+
+def plain_domain_losses(model, source, target):
+    """The same losses with everything computed anew for each purpose."""
+    heads = model.roi_heads
+
+    def side(regions, boxes):
+        maps = [regions.batch.features[name] for name in heads.box_in_features]
+        inputs = model._domain_inputs(regions)
+        inputs["boxes"] = boxes
+        inputs["box_features"] = heads.box_head(heads.box_pooler(maps, boxes))
+        inputs["levels"] = torch.cat([model_levels(model, each) for each in boxes])
+        return inputs
+
+    return model.domain_heads(side(source, source.alignment_boxes), side(target, target.boxes))
+
+
+def model_levels(model, boxes):
+    """Level of each box by its area: log2(sqrt(area) / 224) + 4, from P2 to P5."""
+    level = torch.floor(4 + torch.log2(boxes.area().sqrt() / 224 + 1e-8))
+    return level.clamp(2, 5).long() - 2
+
+
+def test_domain_losses_and_gradients_are_those_of_the_plain_way():
+    model = tiny_model(ALL_PARTS | {"MODEL.SADA.DROPOUT": 0.0})
+    wanted = [p for name, p in model.named_parameters() if "rpn" not in name]
+    results = []
+    for plain in (False, True):
+        torch.manual_seed(5)
+        source, target = [labelled(), labelled(48, 80)], [unlabelled(), unlabelled(48, 80)]
+        on_source, on_target, _ = model.extract_all(source, target, [])
+        torch.manual_seed(6)
+        detection, _ = model.source_regions(source, on_source)
+        alignment = model.target_regions(on_target)
+        run_box_head(model.roi_heads, [detection, alignment])
+        compute = plain_domain_losses if plain else model.domain_losses
+        args = (model, detection, alignment) if plain else (detection, alignment)
+        losses = compute(*args)
+        grads = torch.autograd.grad(sum(losses.values()), wanted, allow_unused=True)
+        results.append((losses, grads))
+    (fast, fast_grads), (slow, slow_grads) = results
+    for name in slow:
+        assert torch.allclose(fast[name], slow[name], rtol=1e-5), name
+    compared = 0
+    for one, other in zip(fast_grads, slow_grads, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            compared += 1
+            assert torch.allclose(one, other, rtol=1e-3, atol=1e-7)
+    assert compared > 50
+
+
+# --- the backbone
+
+
+@pytest.mark.parametrize("batches", [([(64, 96)], [(64, 96)]), ([(64, 96)] * 2, [(50, 90)])])
+def test_one_pass_of_the_backbone_is_as_good_as_several(batches):
+    model = tiny_model()
+    images = [model.preprocess_image([unlabelled(*size) for size in sizes]) for sizes in batches]
+    together = extract_features(model.backbone, [images[0], None, images[1]], together=True)
+    apart = extract_features(model.backbone, [images[0], None, images[1]], together=False)
+    assert together[1] is None and apart[1] is None
+    for one, other in zip(together[::2], apart[::2], strict=True):
+        assert one.images.image_sizes == other.images.image_sizes
+        for name, maps in other.features.items():
+            assert torch.allclose(one.features[name], maps, rtol=1e-3, atol=1e-5)
+
+
+def test_training_with_all_batches_together_gives_the_same_losses_and_gradients(monkeypatch):
+    model = tiny_model(ALL_PARTS)
+    torch.manual_seed(1)
+    arguments = [labelled()], [unlabelled()], [unlabelled()], [random_labels(scores=True)]
+    results = []
+    for together in (False, True):
+
+        def extract_all(*batches, together=together):
+            images = [model.preprocess_image(each) if each else None for each in batches]
+            return extract_features(model.backbone, images, together)
+
+        monkeypatch.setattr(model, "extract_all", extract_all)
+        torch.manual_seed(2)
+        losses = model(*arguments)
+        results.append((losses, backward_of(model, losses)))
+    (apart, grads_apart), (joint, grads_joint) = results
+    for name, loss in apart.items():
+        assert torch.allclose(loss, joint[name], rtol=1e-3), name
+    for name, grad in grads_apart.items():
+        assert torch.allclose(grad, grads_joint[name], rtol=5e-2, atol=1e-4), name
+
+
+def test_random_boxes_carry_no_gradient():
+    model = tiny_model()
+    _, proposals, _ = source_scene(model)
+    assert not any(each.tensor.requires_grad for each in random_boxes(proposals, 4))

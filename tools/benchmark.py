@@ -1,0 +1,96 @@
+#!/usr/bin/env python
+"""How long an adaptation step takes, against the arithmetic that it cannot do without.
+
+``floor = T_sup(s) + T_sup(t) + T_feat(t) + T_inf(t)``: a plain Detectron2 training step on the
+source and on the target images, forward and backward of the features of the target, and inference
+on it, each in the faster of its arrangements; ``overhead = MIC(SADA) step / floor``. All are
+measured in one process, one after the other, again and again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+from mic_det.benchmark import CASES, Case, Measurement, measure
+from mic_det.cli import run_tool
+from mic_det.env import describe
+
+
+def chosen_cases(quick: bool, names: list[str]) -> list[Case]:
+    """Those of the device that is here, by name if any are named."""
+    devices = {"cpu"} if not torch.cuda.is_available() else {"cpu", "cuda"}
+    cases = [case for case in CASES if case.device in devices and (case.quick or not quick)]
+    if names:
+        cases = [case for case in CASES if any(name in case.name for name in names)]
+    return cases
+
+
+def tables(measured: list[Measurement]) -> str:
+    """Overheads, then where the time of each step goes."""
+    rows = [
+        [
+            each.name,
+            f"{each.overhead:.2f}",
+            "{:.2f} to {:.2f}".format(*each.overhead_spread),
+            f"{each.mic_seconds:.3f}",
+            f"{each.floor_seconds:.3f}",
+            f"{each.memory_ratio:.2f}",
+            f"{each.ratios['sada_to_mic']:.2f}",
+            f"{each.ratios['source_to_mic']:.2f}",
+        ]
+        for each in measured
+    ]
+    head = ["case", "overhead", "quartiles", "step, s", "floor, s", "memory", "/ SADA", "/ source"]
+    text = [tabulate(rows, headers=head, disable_numparse=True)]
+    for each in measured:
+        floor = [
+            [part, f"{value:.3f}", each.arrangement[part]] for part, value in each.floor.items()
+        ]
+        parts = [[part, f"{value:.3f}", ""] for part, value in each.parts.items()]
+        heads = [f"{each.name}: part", "seconds", "arrangement"]
+        text.append(tabulate([*floor, *parts], headers=heads, disable_numparse=True))
+    return "\n\n".join(text)
+
+
+def show(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", help="parts of the names of cases; all if none")
+    parser.add_argument("--quick", action="store_true", help="fewer cases and repeats")
+    parser.add_argument("--repeats", type=int, help="of each case; default 9, 3 with --quick")
+    parser.add_argument("--output", type=Path, help="write the figures to this json file")
+    parser.add_argument("--list", action="store_true", help="name the cases and stop")
+    arguments = parser.parse_args()
+    cases = chosen_cases(arguments.quick, arguments.cases)
+    if arguments.list or not cases:
+        print("\n".join(case.name for case in CASES))
+        return
+    repeats = arguments.repeats or (3 if arguments.quick else 9)
+    measured = []
+    for number, case in enumerate(cases, 1):
+        title = f"[{number}/{len(cases)}] {case.name}"
+        print(title, file=sys.stderr, flush=True)
+        measured.append(
+            measure(case, repeats, report=lambda what, title=title: show(f"{title}: {what}"))
+        )
+        show("")
+    print(tables(measured))
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        data = {"cases": [each.as_dict() for each in measured], "environment": describe()}
+        arguments.output.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        print(f"\nWritten to {arguments.output}")
+
+
+if __name__ == "__main__":
+    run_tool(main)
