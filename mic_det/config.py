@@ -43,6 +43,10 @@ def add_mic_config(cfg: CN) -> None:
     # "float16" (with loss scaling) or "bfloat16", when SOLVER.AMP.ENABLED.
     cfg.SOLVER.AMP.DTYPE = "float16"
 
+    # Keep weights and feature maps with the channels innermost: the same numbers but for rounding,
+    # and faster convolutions on most machines.
+    cfg.MODEL.CHANNELS_LAST = False
+
     # Adversarial alignment (SADA: Chen et al., IJCV 2021).
     cfg.MODEL.SADA = CN({"ENABLED": False})
     # Weights of the three losses; 0 leaves the part out altogether.

@@ -12,6 +12,7 @@ from torch import nn
 
 from mic_det.core import scale_gradient, scaled_branches
 from mic_det.detection.batch import extract_features
+from mic_det.detection.pseudo_labels import detect_confident
 from mic_det.detection.regions import (
     random_boxes,
     run_box_head,
@@ -264,3 +265,33 @@ def test_random_boxes_carry_no_gradient():
     model = tiny_model()
     _, proposals, _ = source_scene(model)
     assert not any(each.tensor.requires_grad for each in random_boxes(proposals, 4))
+
+
+def test_channels_last_gives_the_same_losses():
+    plain, other = tiny_model(ALL_PARTS), tiny_model(ALL_PARTS)
+    other.to(memory_format=torch.channels_last)
+    torch.manual_seed(1)
+    arguments = [labelled()], [unlabelled()], [unlabelled()], [random_labels(scores=True)]
+    losses = []
+    for model in (plain, other):
+        torch.manual_seed(2)
+        losses.append(model(*arguments))
+    weights = [p for p in other.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
+    assert weights and all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+    for name, loss in losses[0].items():
+        assert torch.allclose(loss, losses[1][name], rtol=1e-3), name
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.2, 0.35, 0.9])
+def test_confident_detections_are_those_of_the_whole_detector(threshold):
+    model = tiny_model().eval()
+    batch = [unlabelled(), unlabelled(48, 80)]
+    with torch.no_grad():
+        usual = model.inference(batch, do_postprocess=False)
+        found = detect_confident(model, batch, threshold)
+    assert len(usual[0]) > 0
+    for one, other in zip(found, usual, strict=True):
+        kept = other[other.scores >= threshold]
+        assert torch.equal(one.pred_boxes.tensor, kept.pred_boxes.tensor)
+        assert torch.equal(one.scores, kept.scores)
+        assert torch.equal(one.pred_classes, kept.pred_classes)

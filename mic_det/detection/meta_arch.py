@@ -18,7 +18,7 @@ from mic_det.core import confident
 from .batch import FeatureBatch, extract_features, propose, run_rpn
 from .domain_heads import SADAHeads
 from .masked_loss import MaskedDetectionLoss
-from .pseudo_labels import as_pseudo_labels
+from .pseudo_labels import as_pseudo_labels, detect_confident
 from .regions import (
     Regions,
     SourceRegions,
@@ -127,7 +127,8 @@ class AdaptiveRCNN(GeneralizedRCNN):
     @torch.no_grad()
     def pseudo_label(self, target: Batch) -> list[Instances]:
         """Confident detections on complete target images, as labels; see `as_pseudo_labels`."""
-        return as_pseudo_labels(self.inference(target, do_postprocess=False), self.pseudo_threshold)
+        detections = detect_confident(self, target, self.pseudo_threshold)
+        return as_pseudo_labels(detections, self.pseudo_threshold)
 
     def teacher_copy(self) -> AdaptiveRCNN:
         """A copy for an EMA teacher: the detector alone, without domain heads and losses."""

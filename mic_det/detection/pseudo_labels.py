@@ -3,10 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Instances
 
 from mic_det.core import confident
+
+
+def detect_confident(
+    model: GeneralizedRCNN, batch: Sequence[dict[str, Any]], threshold: float
+) -> list[Instances]:
+    """The model's detections with a score of ``threshold`` or more, in the network's coordinates.
+
+    What has a lower score is left out before non-maximum suppression, not after it. That changes
+    nothing, since a box is only ever suppressed by one with a higher score, and saves most of it.
+
+    Args:
+        model: with an `RPN` and `StandardROIHeads`, in eval mode.
+        batch: Detectron2's input dicts.
+    """
+    images = model.preprocess_image(batch)
+    features = model.backbone(images.tensor)
+    proposals, _ = model.proposal_generator(images, features, None)
+    heads = model.roi_heads
+    predictor = heads.box_predictor
+    pooled = heads.box_pooler(
+        [features[name] for name in heads.box_in_features],
+        [each.proposal_boxes for each in proposals],
+    )
+    predictions = predictor(heads.box_head(pooled))
+    detections, _ = fast_rcnn_inference(
+        predictor.predict_boxes(predictions, proposals),
+        predictor.predict_probs(predictions, proposals),
+        images.image_sizes,
+        # Detectron2 keeps what exceeds its threshold, and never less than the model's own.
+        max(predictor.test_score_thresh, threshold - 1e-6),
+        predictor.test_nms_thresh,
+        predictor.test_topk_per_image,
+    )
+    return detections
 
 
 def as_pseudo_labels(detections: Sequence[Instances], threshold: float) -> list[Instances]:

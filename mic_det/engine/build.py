@@ -60,6 +60,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def build_student_and_teacher(cfg: CfgNode) -> tuple[nn.Module, EMATeacher]:
     """The student, on its device, and a teacher that equals it; weights not loaded yet."""
     student = build_model(cfg)
+    if cfg.MODEL.CHANNELS_LAST:
+        student.to(memory_format=torch.channels_last)
     teacher = EMATeacher(
         student,
         alpha=cfg.MODEL.TEACHER.ALPHA,
