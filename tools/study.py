@@ -28,6 +28,7 @@ from mic_det.engine.runs import REPOSITORY, ProgressPrinter, Run, run_all
 CONFIGS = REPOSITORY / "configs"
 # Method: (config, overrides). A plain mean teacher is MIC that hides nothing.
 METHODS = {
+    "burn_in": ("burn_in", ()),
     "source": ("source", ()),
     "sada": ("sada", ()),
     "mean_teacher": ("mic", ("MODEL.MIC.RATIO", "0.0")),
@@ -44,7 +45,7 @@ def build_runs(
     output: Path,
     overrides: Sequence[str],
 ) -> list[Run]:
-    """A run for each method and seed; a burn-in is the source run of the same seed."""
+    """A run for each method and seed; what starts from a burn-in, from that of the same seed."""
     runs = []
     for seed in seeds:
         for method, (config, extra) in methods.items():
@@ -53,7 +54,7 @@ def build_runs(
             settings = ["SEED", str(seed), *extra, *overrides]
             run = Run(folder.name, path, folder, settings)
             if run.cfg.MODEL.WEIGHTS:
-                burn_in = output / f"source_{seed}" / Path(run.cfg.MODEL.WEIGHTS).name
+                burn_in = output / f"burn_in_{seed}" / Path(run.cfg.MODEL.WEIGHTS).name
                 settings = [*settings, "MODEL.WEIGHTS", str(burn_in)]
                 run = Run(folder.name, path, folder, settings, needs=burn_in)
             runs.append(run)
@@ -124,7 +125,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="KEY VALUE for all runs, after --")
     arguments = parser.parse_args()
     register_builtin()
-    methods = {name: METHODS[name] for name in arguments.methods}
+    methods = {name: METHODS[name] for name in ("burn_in", *arguments.methods)}
     methods |= {name: ("mic", tuple(pairs)) for name, *pairs in arguments.variant}
     output = arguments.output or REPOSITORY / "output" / "study" / arguments.setting
     output = output.resolve()
