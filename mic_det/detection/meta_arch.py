@@ -14,7 +14,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from mic_det.core import confident
+from mic_det.core import RunningMeans, confident
 
 from .batch import FeatureBatch, propose, run_rpn
 from .domain_heads import SADAHeads
@@ -52,6 +52,8 @@ class AdaptiveRCNN(GeneralizedRCNN):
         self.domain_heads = domain_heads
         self.masked_loss = masked_loss
         self.pseudo_threshold = pseudo_threshold
+        # Of pseudo labels, for the curves of `engine.health`.
+        self.health = RunningMeans()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -163,8 +165,15 @@ class AdaptiveRCNN(GeneralizedRCNN):
     def masked_losses(self, masked: Batch, pseudo: Sequence[Instances]) -> dict[str, Tensor]:
         """MIC's loss on those masked images that have labels; nothing if none has."""
         threshold = self.masked_loss.threshold
-        counts = [int(confident(each.gt_scores, threshold).sum()) for each in pseudo]
-        _log_pseudo_labels(counts)
+        labels = [confident(each.gt_scores, threshold) for each in pseudo]
+        counts = torch.stack([each.sum() for each in labels])
+        scores = torch.stack(
+            [(each.gt_scores * sure).sum() for each, sure in zip(pseudo, labels, strict=True)]
+        )
+        self.health.add("mic/pseudo_boxes_per_image", counts.sum(), len(labels))
+        self.health.add("mic/images_with_pseudo_boxes", (counts > 0).sum(), len(labels))
+        self.health.add("mic/teacher_score", scores.sum(), counts.sum())
+        counts = counts.tolist()
         kept = [i for i, count in enumerate(counts) if count]
         if not kept:
             return {}
@@ -203,11 +212,3 @@ def _random_boxes(boxes: Boxes, count: int) -> Boxes:
     """Up to ``count`` of ``boxes``, drawn without regard to class or score."""
     order = torch.randperm(len(boxes), device=boxes.device)[:count]
     return Boxes(boxes.tensor[order].detach())
-
-
-def _log_pseudo_labels(counts: Sequence[int]) -> None:
-    storage = get_event_storage()
-    storage.put_scalar("mic/pseudo_boxes_per_image", sum(counts) / len(counts))
-    storage.put_scalar(
-        "mic/images_with_pseudo_boxes", sum(count > 0 for count in counts) / len(counts)
-    )
