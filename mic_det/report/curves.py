@@ -59,20 +59,30 @@ def _line(run: RunRecord, name: str, smooth: bool = True) -> Line:
 
 
 def learning_cards(runs: Sequence[RunRecord]) -> list[str]:
-    """AP50 during training where it was measured, the total loss, then every loss by itself."""
+    """AP50 during training where it was measured more than once, and the total loss."""
     cards = []
     names = {name for run in runs for name in run.scalars()}
     for name in sorted(name for name in names if re.fullmatch(r"(student|teacher)/.+/AP50", name)):
         lines = [_line(run, name, smooth=False) for run in runs]
         if any(len(line.points) > 1 for line in lines):
             which, dataset, _ = name.split("/", 2)
-            cards.append(
-                card(f"AP50 of the {which}, {dataset}", chart(lines, "iteration", (0, None)))
-            )
-    losses = sorted(name for name in names if name.startswith("loss_"))
-    for name in (*(["total_loss"] if "total_loss" in names else []), *losses):
-        title = "Total loss" if name == "total_loss" else name
-        cards.append(card(title, chart([_line(run, name) for run in runs], "iteration", (0, None))))
+            svg = chart(lines, "iteration", (0, None))
+            cards.append(card(f"AP50 of the {which}, {dataset}", svg))
+    return [*cards, *_loss_cards(runs, {"total_loss": "Total loss"})]
+
+
+def loss_cards(runs: Sequence[RunRecord]) -> list[str]:
+    """Every single loss of any run."""
+    names = sorted({name for run in runs for name in run.scalars() if name.startswith("loss_")})
+    return _loss_cards(runs, dict(zip(names, names, strict=True)))
+
+
+def _loss_cards(runs: Sequence[RunRecord], titles: dict[str, str]) -> list[str]:
+    cards = []
+    for name, title in titles.items():
+        lines = [_line(run, name) for run in runs]
+        if any(line.points for line in lines):
+            cards.append(card(title, chart(lines, "iteration", (0, None))))
     return cards
 
 

@@ -74,7 +74,8 @@ def _boxes(matches: Matches, image_id: int, classes: Sequence[str], width: int) 
             # Missed at every threshold above the score of what found it.
             until = -1.0 if each["found"] is None else each["found"]
             data = f'data-until="{until:.3f}"'
-            parts.append(_box("missed", each["box"], classes[each["class"]], width, data))
+            name = classes[each["class"]]
+            parts.append(_box("missed", each["box"], name, width, data, f"{name}, missed"))
     for each in sorted(matches.detections, key=lambda d: d["score"]):
         if (
             each["image_id"] == image_id
@@ -83,19 +84,25 @@ def _boxes(matches: Matches, image_id: int, classes: Sequence[str], width: int) 
         ):
             kind = "right" if each["hit"] else "false"
             data = f'data-score="{each["score"]:.3f}"'
-            note = f"{classes[each['class']]} {each['score']:.2f}"
-            parts.append(_box(kind, each["box"], note, width, data))
+            name = classes[each["class"]]
+            note = f"{name} {each['score']:.2f}, {kind}"
+            parts.append(_box(kind, each["box"], name, width, data, note))
     return "".join(parts)
 
 
-def _box(kind: str, box: Sequence[float], note: str, width: int, data: str = "") -> str:
+def _box(
+    kind: str, box: Sequence[float], name: str, width: int, data: str = "", note: str = ""
+) -> str:
+    """A box with its name; ``note`` is told when a pointer rests on it."""
     x, y, w, h = box
     size = width / 34
     above = y - size * 0.25 if y > size * 1.3 else y + h + size * 0.95
+    # Near the right edge a name runs to the left, so that it is not cut off.
+    at, side = (x, "") if x < 0.8 * width else (x + w, ' class="end"')
     return (
-        f'<g class="box {kind}" {data}><title>{escape(note)}</title>'
+        f'<g class="box {kind}" {data}><title>{escape(note or name)}</title>'
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"/>'
-        f'<text x="{x:.1f}" y="{above:.1f}" font-size="{size:.1f}">{escape(note)}</text></g>'
+        f'<text{side} x="{at:.1f}" y="{above:.1f}" font-size="{size:.1f}">{escape(name)}</text></g>'
     )
 
 

@@ -99,8 +99,9 @@ def match(test_set: TestSet, results: list[dict[str, Any]]) -> Matches:
     index = {number: k for k, number in enumerate(test_set.category_ids)}
     for each in filter(None, evaluation.evalImgs):
         _add(found, each, evaluation, index[each["category_id"]])
-    for k, name in enumerate(test_set.classes):
-        precision = evaluation.eval["precision"][0, :, k, 0, 0]
+    columns = list(evaluation.params.catIds)  # sorted by pycocotools
+    for name, number in zip(test_set.classes, test_set.category_ids, strict=True):
+        precision = evaluation.eval["precision"][0, :, columns.index(number), 0, 0]
         if precision.max() > -1:
             found.precision[name] = precision
     return found

@@ -79,13 +79,13 @@ def render(runs: Sequence[RunRecord], images: int = 8) -> str:
     for dataset in datasets:
         suffix = f" on {dataset}" if several else ""
         sections.append((f"Results{suffix}", _results(runs, dataset)))
-    sections.append(("Learning", _grid(curves.learning_cards(runs), CURVES_NOTE)))
-    health = curves.health_cards(runs)
-    if health:
-        sections.append(("Health of the adaptation", _grid(health, CURVES_NOTE)))
     for dataset in datasets:
         suffix = f" on {dataset}" if several else ""
         sections += [(f"{t}{suffix}", html) for t, html in _detections(runs, dataset, images)]
+    health = curves.health_cards(runs)
+    if health:
+        sections.append(("Health of the adaptation", _grid(health, CURVES_NOTE)))
+    sections.append(("Learning curves", _learning(runs)))
     sections.append(("Settings and versions", _settings(runs)))
     return _page(runs, datasets, sections)
 
@@ -125,10 +125,18 @@ def _detections(runs: Sequence[RunRecord], dataset: str, images: int) -> list[tu
         for run, matches in compared.found
     ]
     return [
-        ("Precision and recall", problems + _grid(cards, "At IoU 0.5; the number is AP50.")),
-        ("Detections side by side", f'<p class="note">{EXAMPLES_NOTE}</p>{shown}'),
+        ("Detections side by side", f'{problems}<p class="note">{EXAMPLES_NOTE}</p>{shown}'),
+        ("Precision and recall", _grid(cards, "At IoU 0.5; the number is AP50.")),
         ("Confusions", f'<p class="note">{CONFUSION_NOTE}</p>{"".join(confusions)}'),
     ]
+
+
+def _learning(runs: Sequence[RunRecord]) -> str:
+    """What sums a run up, and each loss by itself, folded."""
+    losses = curves.loss_cards(runs)
+    folded = f'<div class="cards">{"".join(losses)}</div>'
+    folded = f"<details><summary>Each of the {len(losses)} losses</summary>{folded}</details>"
+    return _grid(curves.learning_cards(runs), CURVES_NOTE) + (folded if losses else "")
 
 
 def _slider() -> str:
@@ -168,18 +176,18 @@ def headline(runs: Sequence[RunRecord], dataset: str) -> str:
             found.setdefault(group[0].method, []).append((mean(values), group[0].label))
     if not found:
         return "Nothing was measured."
-    adapted = [
-        each
-        for method, rows in found.items()
-        if method not in ("source-only", "oracle")
-        for each in rows
-    ]
-    lowest, bound = (max(found[m])[0] if m in found else None for m in ("source-only", "oracle"))
-    best, label = max(adapted or [pair for rows in found.values() for pair in rows])
+    rows = [(method, *pair) for method, pairs in found.items() for pair in pairs]
+    adapted = [row for row in rows if row[0] not in ("source-only", "oracle")]
+    if not adapted:
+        scores = ", ".join(f"{label} {score:.1f}" for _, score, label in rows)
+        return f"mAP50 on {dataset}: {scores}."
+    _, best, label = max(adapted, key=lambda row: row[1])
     parts = [f"{label} reaches {best:.1f} mAP50 on {dataset}"]
-    if adapted and lowest is not None:
+    if "source-only" in found:
+        lowest = max(found["source-only"])[0]
         parts.append(f"{best - lowest:+.1f} against source-only ({lowest:.1f})")
-        if bound is not None and bound > lowest:
+        bound = max(found["oracle"])[0] if "oracle" in found else lowest
+        if bound > lowest:
             share = 100 * (best - lowest) / (bound - lowest)
             parts.append(f"{share:.0f} % of the way to the oracle ({bound:.1f})")
     return ", ".join(parts) + "."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 360, 210
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 28
+LEFT, RIGHT, TOP, BOTTOM = 44, 14, 10, 38
 STYLES = 8
 Points = Sequence[tuple[float, float]]
 
