@@ -116,6 +116,27 @@ def test_results_are_means_over_seeds(folder):
     assert f"{share:.0f} % of the way to the oracle" in text
 
 
+def test_only_seeds_are_averaged(folder, tmp_path):
+    """Runs of one name in two folders, or with other settings, are told apart."""
+    for place in ("a", "b"):
+        shutil.copytree(folder / "source_1", tmp_path / place / "source_1")
+        shutil.copytree(folder / "mic_1", tmp_path / place / "mic_1")
+        shutil.copytree(folder / "mic_2", tmp_path / place / "mic_2")
+    file = tmp_path / "b/mic_2/config.yaml"
+    file.write_text(file.read_text().replace("RATIO: 0.5", "RATIO: 0.6"))
+    shutil.copytree(tmp_path / "b/mic_1", tmp_path / "mine")
+    labels = {str(run.folder.relative_to(tmp_path)): run.label for run in find_runs([tmp_path])}
+    assert labels == {
+        "a/source_1": "source-only: a/source",
+        "b/source_1": "source-only: b/source",
+        "a/mic_1": "MIC: a/mic",
+        "a/mic_2": "MIC: a/mic",
+        "b/mic_1": f"MIC: {tmp_path}/b/mic_1",
+        "b/mic_2": f"MIC: {tmp_path}/b/mic_2",
+        "mine": "MIC: mine",
+    }
+
+
 def test_boxes_of_the_examples_carry_what_the_slider_needs(folder):
     runs = [run for run in find_runs([folder]) if run.name == "source_1"]
     page = Page(render(runs, images=6))

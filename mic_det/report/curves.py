@@ -10,7 +10,7 @@ import numpy as np
 
 from .matching import Matches
 from .runs import RunRecord
-from .svg import Line, chart
+from .svg import Line, chart, style_class
 
 # (title, scalar, range of y, what a reader should look for)
 HEALTH = (
@@ -52,6 +52,15 @@ def card(title: str, svg: str, note: str = "") -> str:
     """A chart with its title, and what to look for."""
     note = f'<p class="note">{escape(note)}</p>' if note else ""
     return f'<figure class="card"><figcaption>{escape(title)}</figcaption>{svg}{note}</figure>'
+
+
+def _legend(lines: Sequence[tuple[Line, str]]) -> str:
+    """Small marks with texts, for a single chart."""
+    marks = "".join(
+        f'<span><i class="key {style_class(line.style)}"></i>{escape(text)}</span>'
+        for line, text in lines
+    )
+    return f'<div class="legend small">{marks}</div>'
 
 
 def _line(run: RunRecord, name: str, smooth: bool = True) -> Line:
@@ -98,11 +107,10 @@ def health_cards(runs: Sequence[RunRecord]) -> list[str]:
             lines = _domain_lines(run, part)
             if lines:
                 svg = chart(lines, "iteration", (None, 1.0), guide=0.5)
-                legend = "".join(
-                    f'<span><i class="key s{line.style}"></i>{line.note}</span>' for line in lines
+                legend = _legend([(line, line.note) for line in lines])
+                cards.append(
+                    card(f"{title}: domain accuracy, {run.label}", legend + svg, DOMAIN_NOTE)
                 )
-                svg = f'<div class="legend small">{legend}</div>{svg}'
-                cards.append(card(f"{title}: domain accuracy, {run.label}", svg, DOMAIN_NOTE))
     return cards
 
 
@@ -135,10 +143,7 @@ def precision_cards(
                 lines.append(Line(points, run.style, note, run.method == "oracle"))
         if not lines:
             continue
-        scores = "".join(
-            f'<span><i class="key s{line.style}"></i>{line.note.rpartition(" ")[2]}</span>'
-            for line in lines
-        )
+        scores = _legend([(line, line.note.rpartition(" ")[2]) for line in lines])
         svg = chart(lines, "recall %", (0.0, 1.0), (0.0, 1.0), percent=True)
-        cards.append(card(name or "All classes", f'<div class="legend small">{scores}</div>{svg}'))
+        cards.append(card(name or "All classes", scores + svg))
     return cards

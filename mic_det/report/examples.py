@@ -12,6 +12,7 @@ from detectron2.data.detection_utils import read_image
 
 from .matching import Matches, TestSet
 from .runs import RunRecord
+from .svg import style_class
 
 WIDTH = 640
 # Detections below are not even in the page; its slider starts at `THRESHOLD`.
@@ -59,7 +60,7 @@ def _row(test_set: TestSet, found: Sequence[tuple[RunRecord, Matches]], image_id
 
 
 def _panel(key: str, width: int, height: int, title: str, style: int | None, boxes: str) -> str:
-    dot = "" if style is None else f'<i class="key s{style % 8}"></i>'
+    dot = "" if style is None else f'<i class="key {style_class(style)}"></i>'
     return (
         f"<figure><figcaption>{dot}{escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {width} {height}"><use href="#{key}"/>{boxes}</svg></figure>'

@@ -16,6 +16,7 @@ from mic_det.data.coco import DataError, write_text_atomically
 from . import curves, examples, tables
 from .matching import Matches, TestSet, confusion_matrix, read_matches, read_test_set
 from .runs import RunRecord, first_of_groups
+from .svg import style_class
 
 METHOD_NOTE = (
     "AP50 in percent: average precision at IoU 0.5, as COCO's tool computes it. The model that is "
@@ -96,9 +97,10 @@ def _results(runs: Sequence[RunRecord], dataset: str) -> str:
         values = tables.scores(group, dataset, "AP50")
         if values:
             first = group[0]
+            style = style_class(first.style)
             bars.append(
                 f'<div class="bar"><span>{tables.key(first)}{escape(first.label)}</span>'
-                f'<div><b class="s{first.style % 8}" style="width:{mean(values):.1f}%"></b></div>'
+                f'<div><b class="{style}" style="width:{mean(values):.1f}%"></b></div>'
                 f"<strong>{tables.text_of(values)}</strong></div>"
             )
     table = tables.results_table(runs, dataset)

@@ -19,6 +19,8 @@ from mic_det.engine.report import ap50_rows
 # In the order in which methods are compared.
 METHODS = ("source-only", "SADA", "mean teacher", "SADA + mean teacher", "MIC", "SADA + MIC")
 METHODS += ("oracle",)
+# What differs between runs that are repeated with another seed.
+OF_A_SEED = ("SEED", "OUTPUT_DIR", "MODEL.WEIGHTS")
 # Rows of Detectron2's table of the environment that are worth a reader's time.
 ENVIRONMENT = ("Python", "PyTorch", "torchvision", "numpy", "detectron2", "Pillow", "cv2")
 
@@ -70,9 +72,17 @@ class RunRecord:
         return served if served in self.results or not self.results else next(iter(self.results))
 
     @property
-    def group(self) -> str:
-        """The name without the seed: runs of one group differ in the seed alone."""
+    def stem(self) -> str:
+        """The name without the seed, if it ends with it as in ``mic_3``."""
         return self.name.removesuffix(f"_{self.setting('SEED')}")
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """Equal for runs of one folder that differ in the seed alone, in name and in settings."""
+        if self.stem == self.name:
+            return (self.folder,)
+        same = {key: value for key, value in flat(self.settings) if key not in OF_A_SEED}
+        return self.folder.parent, self.stem, repr(sorted(same.items()))
 
     @property
     def method(self) -> str:
@@ -147,13 +157,22 @@ def _is_run(path: Path) -> bool:
 def _label(runs: Sequence[RunRecord]) -> None:
     """Short names and colours: the method where it says all, else with the folder's name."""
     groups = list(dict.fromkeys(run.group for run in runs))
-    by_method: dict[str, set[str]] = {}
+    for style, group in enumerate(groups):
+        for run in runs:
+            if run.group == group:
+                run.style = style
+    firsts = first_of_groups(runs)
+    ways = (
+        lambda run: run.method,
+        lambda run: f"{run.method}: {run.stem}",
+        lambda run: f"{run.method}: {run.folder.parent.name}/{run.stem}",
+        lambda run: f"{run.method}: {run.folder}",
+    )
     for run in runs:
-        by_method.setdefault(run.method, set()).add(run.group)
-    for run in runs:
-        run.style = groups.index(run.group)
-        alone = len(by_method[run.method]) == 1
-        run.label = run.method if alone else f"{run.method}: {run.group}"
+        for way in ways:
+            run.label = way(run)
+            if sum(way(other) == run.label for other in firsts) == 1:
+                break
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -221,3 +240,11 @@ def first_of_groups(runs: Iterable[RunRecord]) -> list[RunRecord]:
     for run in runs:
         chosen.setdefault(run.group, run)
     return list(chosen.values())
+
+
+def flat(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """(dotted key, value) of all leaves of nested dicts."""
+    if not isinstance(node, dict):
+        return [(prefix, node)]
+    dot = f"{prefix}." if prefix else ""
+    return [pair for name, value in node.items() for pair in flat(value, f"{dot}{name}")]

@@ -10,6 +10,8 @@ from html import escape
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 10, 38
 STYLES = 8
+# Shapes tell apart what comes round to the same colour.
+ROUNDS = 3
 Points = Sequence[tuple[float, float]]
 
 
@@ -68,8 +70,14 @@ def chart(
     return "".join([*parts, "</svg>"])
 
 
+def style_class(style: int) -> str:
+    """CSS classes of the colour and the shape of a run's marks and lines."""
+    again = style // STYLES % ROUNDS
+    return f"s{style % STYLES}" + (f" k{again}" if again else "")
+
+
 def _drawn(line: Line, place) -> list[str]:
-    kind = f"s{line.style % STYLES}" + (" dashed" if line.dashed else "")
+    kind = style_class(line.style) + (" dashed" if line.dashed else "")
     title = f"<title>{escape(line.note)}</title>"
     if len(line.points) == 1:
         x, y = place(line.points[0])

@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 
 from .matching import IOU
-from .runs import RunRecord, first_of_groups
-from .svg import STYLES
+from .runs import RunRecord, first_of_groups, flat
+from .svg import style_class
 
 # Told of every run; whatever else differs between the runs follows.
 SETTINGS = (
@@ -27,7 +27,7 @@ SETTINGS = (
 
 def key(run: RunRecord) -> str:
     """The coloured mark of a run."""
-    return f'<i class="key s{run.style % STYLES}"></i>'
+    return f'<i class="key {style_class(run.style)}"></i>'
 
 
 def scores(runs: Sequence[RunRecord], dataset: str, metric: str, which: str | None = None) -> list:
@@ -124,7 +124,7 @@ def confusion_table(matrix: np.ndarray, classes: Sequence[str]) -> str:
 def settings_table(runs: Sequence[RunRecord]) -> str:
     """The settings that matter or differ, and the versions, a column for each run."""
     keys = [name for name in SETTINGS if any(run.setting(name) is not None for run in runs)]
-    everything = [dict(_flat(run.settings)) for run in runs]
+    everything = [dict(flat(run.settings)) for run in runs]
     names = sorted({name for each in everything for name in each})
     differing = [
         name
@@ -163,13 +163,6 @@ def full_settings(run: RunRecord) -> str:
     text = yaml.safe_dump(run.settings, default_flow_style=None, width=100)
     title = f"All settings of {run.label} ({run.name})"
     return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
-
-
-def _flat(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(node, dict):
-        return [(prefix, node)]
-    dot = f"{prefix}." if prefix else ""
-    return [pair for name, value in node.items() for pair in _flat(value, f"{dot}{name}")]
 
 
 def _shown(value: Any) -> str:
