@@ -30,6 +30,7 @@ EXAMPLES_NOTE = (
     "Spread evenly over the test images, not picked. A detection is right when it meets a label of "
     "its class at IoU 0.5 that no surer one has taken."
 )
+PRECISION_NOTE = "Precision in percent over recall, at IoU 0.5; the numbers are AP50."
 CONFUSION_NOTE = (
     "Rows are labels, columns what they were found as; detections of nothing are in the row "
     "“background”. Shading: share of the row. Detections first go to labels of their own class; "
@@ -128,8 +129,11 @@ def _detections(runs: Sequence[RunRecord], dataset: str, images: int) -> list[tu
     ]
     return [
         ("Detections side by side", f'{problems}<p class="note">{EXAMPLES_NOTE}</p>{shown}'),
-        ("Precision and recall", _grid(cards, "At IoU 0.5; the number is AP50.")),
-        ("Confusions", f'<p class="note">{CONFUSION_NOTE}</p>{"".join(confusions)}'),
+        ("Precision and recall", _grid(cards, PRECISION_NOTE)),
+        (
+            "Confusions",
+            f'<p class="note">{CONFUSION_NOTE}</p><div class="pairs">{"".join(confusions)}</div>',
+        ),
     ]
 
 

@@ -79,7 +79,8 @@ def results_table(runs: Sequence[RunRecord], dataset: str) -> str:
             cells = []
             for column in columns:
                 values = scores(group, dataset, column, which)
-                top = served and values and mean(values) >= best[column]
+                rival = served and first.method != "oracle"
+                top = rival and values and mean(values) >= best[column]
                 shade = (
                     f' style="--v:{mean(values) / 100:.3f}"' if values and column != "AP" else ""
                 )
