@@ -64,7 +64,7 @@ def folder(tmp_path_factory) -> Path:
     """Source-only, MIC with two seeds, and an oracle."""
     root = tmp_path_factory.mktemp("study")
     make_run(config(root / "source_1", "SEED", "1"), noise=0.2)
-    scalars = ("mic/pseudo_boxes_per_image", "sada/accuracy_image/p2", "teacher/distance")
+    scalars = ("health/pseudo_boxes_per_image", "health/domain_accuracy_image/p2")
     for seed in (1, 2):
         cfg = config(root / f"mic_{seed}", *MIC, "SEED", str(seed))
         make_run(cfg, noise=0.12, scalars=scalars, seed=seed)
@@ -221,6 +221,34 @@ def test_cut_metrics_and_old_settings(folder, tmp_path):
     assert found.curve("total_loss")[0] == (20, 2.0)
     assert found.method == "MIC" and found.setting("DATASETS.TRAIN") == ["a", "b"]
     assert "OLD_KEY" in render([found])
+
+
+LOG = """[09/01 12:00:00] detectron2 INFO: Environment info:
+-------------  -----------------
+Python         3.9.1 (main)
+PyTorch        2.0.0 @/somewhere
+[09/01 12:00:01] d2.engine.hooks INFO: Total training time: 0:01:00 (0:00:01 on hooks)
+[09/02 12:00:00] detectron2 INFO: Environment info:
+-------------  -----------------
+Python         3.11.7 (main)
+PyTorch        2.15.0+cu132 @/somewhere
+GPU 0,1        NVIDIA H200 (arch=9.0)
+\x1b[32m[09/02 12:00:01] d2.engine.hooks INFO: \x1b[0mTotal training time: 1 day, 2:03:04 (x)
+"""
+
+
+def test_versions_and_time_are_those_of_the_last_start(folder, tmp_path):
+    run = copy_of(folder, tmp_path)
+    (run / "log.txt").write_text(LOG)
+    found = read_run(run)
+    assert found.versions == {"Python": "3.11.7", "PyTorch": "2.15.0+cu132"} | {
+        "GPU": "NVIDIA H200 (arch=9.0)"
+    }
+    assert found.duration == "1 day, 2:03:04"
+    starts = [{"git": "old", "installation": {}}, {"git": "abc", "installation": {"torch": "3"}}]
+    (run / "run_record.json").write_text(json.dumps({"starts": starts}))
+    assert read_run(run).versions == {"git": "abc", "torch": "3"}
+    assert "abc" in Page(render([found, read_run(run)])).sections["Settings and versions"]
 
 
 def test_hostile_names_are_text(folder, tmp_path):

@@ -165,7 +165,7 @@ class SADAHeads(nn.Module):
         self.image_weight = image_weight
         self.instance_weight = instance_weight
         self.consistency_weight = consistency_weight
-        # How often each classifier is right, for the curves of `engine.health`.
+        # How often each classifier is right, for the curves of `engine.health_curves`.
         self.health = RunningMeans()
         self.uses_instances = instance_weight > 0 or consistency_weight > 0
         # The consistency term alone looks at the levels that proposals are pooled from.
@@ -221,7 +221,7 @@ class SADAHeads(nn.Module):
         self, part: str, stride: int, label: float, total: Tensor, weight: Tensor | float
     ) -> None:
         domain = "source" if label == SOURCE else "target"
-        name = f"sada/accuracy_{part}/p{round(math.log2(stride))}/{domain}"
+        name = f"domain_accuracy_{part}/p{round(math.log2(stride))}/{domain}"
         self.health.add(name, total, weight)
 
     def domain_losses(

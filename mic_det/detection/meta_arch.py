@@ -52,7 +52,7 @@ class AdaptiveRCNN(GeneralizedRCNN):
         self.domain_heads = domain_heads
         self.masked_loss = masked_loss
         self.pseudo_threshold = pseudo_threshold
-        # Of pseudo labels, for the curves of `engine.health`.
+        # Of pseudo labels, for the curves of `engine.health_curves`.
         self.health = RunningMeans()
 
     @classmethod
@@ -170,10 +170,11 @@ class AdaptiveRCNN(GeneralizedRCNN):
         scores = torch.stack(
             [(each.gt_scores * sure).sum() for each, sure in zip(pseudo, labels, strict=True)]
         )
-        self.health.add("mic/pseudo_boxes_per_image", counts.sum(), len(labels))
-        self.health.add("mic/images_with_pseudo_boxes", (counts > 0).sum(), len(labels))
-        self.health.add("mic/teacher_score", scores.sum(), counts.sum())
+        self.health.add("pseudo_boxes_per_image", counts.sum(), len(labels))
+        self.health.add("images_with_pseudo_boxes", (counts > 0).sum(), len(labels))
+        self.health.add("teacher_score", scores.sum(), counts.sum())
         counts = counts.tolist()
+        _log_pseudo_labels(counts)
         kept = [i for i, count in enumerate(counts) if count]
         if not kept:
             return {}
@@ -212,3 +213,11 @@ def _random_boxes(boxes: Boxes, count: int) -> Boxes:
     """Up to ``count`` of ``boxes``, drawn without regard to class or score."""
     order = torch.randperm(len(boxes), device=boxes.device)[:count]
     return Boxes(boxes.tensor[order].detach())
+
+
+def _log_pseudo_labels(counts: Sequence[int]) -> None:
+    storage = get_event_storage()
+    storage.put_scalar("mic/pseudo_boxes_per_image", sum(counts) / len(counts))
+    storage.put_scalar(
+        "mic/images_with_pseudo_boxes", sum(count > 0 for count in counts) / len(counts)
+    )

@@ -26,7 +26,7 @@ from mic_det.detection.label_free import masking_stability
 
 from .checkpoint import AdaptationCheckpointer
 from .evaluation import detections_folder, evaluate_model
-from .health import HealthCurves
+from .health_curves import HealthCurves
 from .pictures import picture_hooks
 from .student_view import MaskedView
 from .trainer import AdaptationTrainer

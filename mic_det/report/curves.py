@@ -8,34 +8,36 @@ from html import escape
 
 import numpy as np
 
+from mic_det.engine.health_curves import PREFIX
+
 from .matching import Matches
 from .runs import RunRecord
 from .svg import Line, chart, style_class
 
-# (title, scalar, range of y, what a reader should look for)
+# (title, scalar under "health/", range of y, what a reader should look for)
 HEALTH = (
     (
         "Pseudo boxes an image",
-        "mic/pseudo_boxes_per_image",
+        "pseudo_boxes_per_image",
         (0.0, None),
         "Should settle near the number of objects there are. Falling to 0: the teacher is sure of "
         "nothing. Growing without end: it labels what is not there.",
     ),
     (
         "Target images with pseudo boxes",
-        "mic/images_with_pseudo_boxes",
+        "images_with_pseudo_boxes",
         (0.0, 1.0),
         "The share that the masked loss learns from.",
     ),
     (
         "Mean score of pseudo boxes",
-        "mic/teacher_score",
+        "teacher_score",
         (None, 1.0),
         "Never below MODEL.MIC.SCORE_THRESH. Close to 1 with few boxes: only the easiest objects.",
     ),
     (
         "Distance of teacher and student",
-        "teacher/distance",
+        "teacher_distance",
         (0.0, None),
         "Relative L2 of the weights. Falls with the learning rate; a sudden rise: training broke.",
     ),
@@ -99,7 +101,7 @@ def health_cards(runs: Sequence[RunRecord]) -> list[str]:
     """What tells whether the adaptation is healthy; nothing for runs that do not adapt."""
     cards = []
     for title, name, y_range, note in HEALTH:
-        lines = [_line(run, name) for run in runs]
+        lines = [_line(run, PREFIX + name) for run in runs]
         if any(line.points for line in lines):
             cards.append(card(title, chart(lines, "iteration", y_range), note))
     for run in runs:
@@ -117,7 +119,7 @@ def health_cards(runs: Sequence[RunRecord]) -> list[str]:
 def _domain_lines(run: RunRecord, part: str) -> list[Line]:
     lines = []
     for name in run.scalars():
-        if name.startswith(f"sada/accuracy_{part}/"):
+        if name.startswith(f"{PREFIX}domain_accuracy_{part}/"):
             level = name.rpartition("/")[2]
             lines.append(Line(run.curve(name), len(lines) + 1, level, smooth=True))
     return lines

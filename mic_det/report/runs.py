@@ -184,7 +184,7 @@ def read_run(folder: Path) -> RunRecord:
     log = folder / "log.txt"
     if log.is_file():
         text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8", errors="replace"))
-        run.versions = _versions(text)
+        run.versions = _recorded(folder) or _versions(text)
         times = re.findall(r"Total training time: ([\d:]+|\d+ days?, [\d:]+)", text)
         run.duration = times[-1] if times else ""
     return run
@@ -232,6 +232,16 @@ def _versions(log: str) -> dict[str, str]:
             found[name] = match[1]
     gpu = re.search(r"^GPU 0[\d,]* +(.+)$", table, re.MULTILINE)
     return found | ({"GPU": gpu[1].strip()} if gpu else {})
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    """Versions of the last start in run_record.json, where training wrote one."""
+    try:
+        text = (folder / "run_record.json").read_text(encoding="utf-8")
+        last = json.loads(text)["starts"][-1]
+        return {"git": str(last["git"]), **{k: str(v) for k, v in last["installation"].items()}}
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return {}
 
 
 def first_of_groups(runs: Iterable[RunRecord]) -> list[RunRecord]:

@@ -10,20 +10,22 @@ from torch import nn
 
 from mic_det.core import RunningMeans
 
-TEACHER_DISTANCE = "teacher/distance"
+PREFIX = "health/"
+TEACHER_DISTANCE = "teacher_distance"
 
 
 class HealthCurves(HookBase):
     """Write what the student's modules count of their own work, and how far the teacher is.
 
-    Every module with a `RunningMeans` named ``health`` is read, over all processes:
+    Every module with a `RunningMeans` named ``health`` is read, over all processes, and written
+    under ``health/``:
 
-    - ``mic/pseudo_boxes_per_image``, ``mic/images_with_pseudo_boxes`` (share of target images with
-      any) and ``mic/teacher_score`` (mean score of the pseudo boxes);
-    - ``sada/accuracy_image/p2`` … and ``sada/accuracy_instance/p2`` …: share of positions and
+    - ``pseudo_boxes_per_image``, ``images_with_pseudo_boxes`` (share of target images with any)
+      and ``teacher_score`` (mean score of the pseudo boxes);
+    - ``domain_accuracy_image/p2`` … and ``domain_accuracy_instance/p2`` …: share of positions and
       proposals whose domain the classifier of the level tells right, the two domains counting the
       same: 0.5 is chance, 1 means that the features still give the domain away;
-    - ``teacher/distance``, relative (see `EMATeacher.distance`), of this moment.
+    - ``teacher_distance``, relative (see `EMATeacher.distance`), of this moment.
 
     Register it on every process. A GPU is waited for once a period, never in the steps between.
 
@@ -46,7 +48,7 @@ class HealthCurves(HookBase):
         means = balanced(added(gathered))
         means[TEACHER_DISTANCE] = trainer.teacher.distance(self.student).item()
         for name, value in means.items():
-            trainer.storage.put_scalar(name, value, smoothing_hint=False)
+            trainer.storage.put_scalar(PREFIX + name, value, smoothing_hint=False)
 
     def _read(self) -> dict[str, tuple[float, float]]:
         found: dict[str, tuple[float, float]] = {}

@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
-from detector import CLASSES, tiny_model
+from detector import CLASSES, random_labels, tiny_model, unlabelled
 from test_training import ALL_PARTS, config, differing, train
 
 from mic_det.core import EMATeacher, RunningMeans
 from mic_det.detection.domain_heads import SOURCE, TARGET
 from mic_det.engine import build_trainer
-from mic_det.engine.health import added, balanced
+from mic_det.engine.health_curves import added, balanced
+from mic_det.engine.pictures import AdaptationPictures
 
 
 def test_running_means_of_tensors_and_numbers():
@@ -50,8 +52,8 @@ def test_accuracy_of_the_image_classifiers_ignores_padding(heads):
     heads._count_image_hits(maps, [(64, 64), (32, 16)], SOURCE)
     heads._count_image_hits(maps, [(64, 64), (32, 16)], TARGET)
     found = balanced(added([heads.health.pop()]))
-    assert found.pop("sada/accuracy_image/p2") == pytest.approx(0.5)
-    assert set(found) == {f"sada/accuracy_image/p{k}" for k in (3, 4, 5, 6)}
+    assert found.pop("domain_accuracy_image/p2") == pytest.approx(0.5)
+    assert set(found) == {f"domain_accuracy_image/p{k}" for k in (3, 4, 5, 6)}
     assert set(found.values()) == {0.5}  # all source wrong, all target right
 
 
@@ -61,8 +63,8 @@ def test_accuracy_of_the_image_classifiers_by_hand(heads):
     maps[1][0, 0, 0, 0] = 1.0
     heads._count_image_hits(maps, [(64, 64)], TARGET)
     found = added([heads.health.pop()])
-    assert found["sada/accuracy_image/p3/target"] == pytest.approx(1 - 1 / 64)
-    assert found["sada/accuracy_image/p2/target"] == 1.0
+    assert found["domain_accuracy_image/p3/target"] == pytest.approx(1 - 1 / 64)
+    assert found["domain_accuracy_image/p2/target"] == 1.0
 
 
 def test_accuracy_of_the_instance_classifiers_by_level(heads):
@@ -71,9 +73,22 @@ def test_accuracy_of_the_instance_classifiers_by_level(heads):
     levels = torch.tensor([0, 0, 1, 1, 1])
     heads._count_instance_hits(logits, levels, SOURCE)
     found = heads.health.pop()
-    assert found["sada/accuracy_instance/p2/source"] == (1, 2)
-    assert found["sada/accuracy_instance/p3/source"] == (1, 3)
-    assert found["sada/accuracy_instance/p4/source"] == (0, 0)
+    assert found["domain_accuracy_instance/p2/source"] == (1, 2)
+    assert found["domain_accuracy_instance/p3/source"] == (1, 3)
+    assert found["domain_accuracy_instance/p4/source"] == (0, 0)
+
+
+def test_statistics_of_pseudo_labels(storage):
+    model = tiny_model({"MODEL.MIC.ENABLED": True})
+    sure, none = random_labels(scores=True), random_labels(count=0, scores=True)
+    sure.gt_scores = torch.tensor([0.3, 0.85, 0.95])  # the threshold is 0.8
+    model.masked_losses([unlabelled(), unlabelled()], [sure, none])
+    found = model.health.pop()
+    assert found["pseudo_boxes_per_image"] == (2, 2)
+    assert found["images_with_pseudo_boxes"] == (1, 2)
+    assert found["teacher_score"] == (pytest.approx(1.8), 2)
+    model.masked_losses([unlabelled()], [none])
+    assert "teacher_score" not in added([model.health.pop()])
 
 
 def test_distance_of_teacher_and_student():
@@ -93,15 +108,16 @@ def runs(tmp_path_factory):
     """The same training without and with pictures, metrics on disk."""
     folder = tmp_path_factory.mktemp("runs")
     done = {}
-    for name, period in (("plain", 0), ("drawn", 2)):
+    for name, period in (("plain", 0), ("drawn", 1)):
         cfg = config(
             folder / name,
             *ALL_PARTS,
             *("VIS_PERIOD", str(period), "VIS_IMAGES", "2", "DATASETS.TEST", "()"),
-            iterations=3,
+            *("TEST.LABEL_FREE_IMAGES", "0"),
+            iterations=2,
         )
         trainer = build_trainer(cfg)
-        trainer.train(0, 3)
+        trainer.train(0, 2)
         done[name] = trainer, folder / name
     return done
 
@@ -111,12 +127,17 @@ def test_pictures_change_nothing_in_training(runs):
     assert not differing(plain.student.state_dict(), drawn.student.state_dict())
     assert not differing(plain.teacher.model.state_dict(), drawn.teacher.model.state_dict())
     assert drawn.student.training and not drawn.teacher.model.training
+    (hook,) = [each for each in drawn._hooks if isinstance(each, AdaptationPictures)]
+    state = torch.get_rng_state()
+    first, again = hook.draw(), hook.draw()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(np.array_equal(a, b) for a, b in zip(first[0], again[0], strict=True))
 
 
 def test_pictures_are_drawn_every_period_and_at_the_end(runs):
     assert not (runs["plain"][1] / "pictures").exists()
     folder = runs["drawn"][1] / "pictures"
-    names = ["iteration_0000002.png", "iteration_0000003.png"]
+    names = ["iteration_0000001.png", "iteration_0000002.png"]
     assert sorted(path.name for path in folder.iterdir()) == names
     sheet = cv2.imread(str(folder / names[0]))
     # Two rows of four panels of a 256 x 128 image at twice its size under a title of 26 pixels.
@@ -131,27 +152,26 @@ def test_pictures_are_in_tensorboard(runs):
     events = EventAccumulator(str(runs["drawn"][1]))
     events.Reload()
     assert {"target/0", "target/1"} <= set(events.Tags()["images"])
-    assert "teacher/distance" in events.Tags()["scalars"]
+    assert "health/teacher_distance" in events.Tags()["scalars"]
 
 
 def test_health_curves_are_written(runs):
     rows = [json.loads(line) for line in (runs["plain"][1] / "metrics.json").open()]
     last = {name: value for row in rows for name, value in row.items()}
     for k in (2, 3, 4, 5, 6):
-        assert 0.0 <= last[f"sada/accuracy_image/p{k}"] <= 1.0
-    assert any(name.startswith("sada/accuracy_instance/p") for name in last)
+        assert 0.0 <= last[f"health/domain_accuracy_image/p{k}"] <= 1.0
+    assert any(name.startswith("health/domain_accuracy_instance/p") for name in last)
     assert not any(name.endswith(("/source", "/target")) for name in last)
-    assert last["mic/pseudo_boxes_per_image"] > 0
-    assert 0 < last["mic/images_with_pseudo_boxes"] <= 1
-    assert 0.12 <= last["mic/teacher_score"] <= 1
-    assert 0 < last["teacher/distance"] < 1
+    assert last["health/pseudo_boxes_per_image"] > 0
+    assert 0 < last["health/images_with_pseudo_boxes"] <= 1
+    assert 0.12 <= last["health/teacher_score"] <= 1
+    assert 0 < last["health/teacher_distance"] < 1
 
 
 def test_curves_of_a_run_without_adaptation(tmp_path):
     trainer = train(config(tmp_path, "DATASETS.TEST", "()", iterations=1))
     latest = trainer.storage.latest()
-    assert "teacher/distance" in latest
-    assert not any(name.startswith(("mic/", "sada/")) for name in latest)
+    assert [name for name in latest if name.startswith("health/")] == ["health/teacher_distance"]
 
 
 def test_detections_of_the_evaluation_are_kept(tmp_path):
