@@ -14,7 +14,7 @@ from mic_det import __version__
 from mic_det.data.coco import DataError, write_text_atomically
 
 from . import curves, examples, tables
-from .matching import Matches, TestSet, confusion_matrix, read_matches, read_test_set
+from .matching import IOU, Matches, TestSet, confusion_matrix, read_matches, read_test_set
 from .runs import RunRecord, first_of_groups
 from .svg import style_class
 
@@ -34,7 +34,8 @@ PRECISION_NOTE = "Precision in percent over recall, at IoU 0.5; the numbers are 
 CONFUSION_NOTE = (
     "Rows are labels, columns what they were found as; detections of nothing are in the row "
     "“background”. Shading: share of the row. Detections first go to labels of their own class; "
-    f"the rest, surest first, to the free label they overlap most. Score ≥ {examples.THRESHOLD:g}."
+    f"the rest, surest first, to the free label they overlap most (IoU ≥ {IOU:g}). "
+    f"Score ≥ {examples.THRESHOLD:g}."
 )
 
 
@@ -159,7 +160,8 @@ def _slider() -> str:
 def _settings(runs: Sequence[RunRecord]) -> str:
     problems = [f"{run.folder}: {problem}" for run in runs for problem in run.problems]
     details = "".join(map(tables.full_settings, first_of_groups(runs)))
-    return _problems(problems) + tables.settings_table(runs) + details
+    note = '<p class="note">Tinted rows differ between the runs.</p>' if len(runs) > 1 else ""
+    return _problems(problems) + note + tables.settings_table(runs) + details
 
 
 def _grid(cards: Sequence[str], note: str) -> str:

@@ -185,7 +185,7 @@ def read_run(folder: Path) -> RunRecord:
     if log.is_file():
         text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8", errors="replace"))
         run.versions = _recorded(folder) or _versions(text)
-        times = re.findall(r"Total training time: ([\d:]+|\d+ days?, [\d:]+)", text)
+        times = re.findall(r"Total training time: ((?:\d+ days?, )?[\d:]+)", text)
         run.duration = times[-1] if times else ""
     return run
 

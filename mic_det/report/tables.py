@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from .matching import IOU
 from .runs import RunRecord, first_of_groups, flat
 from .svg import style_class
 
@@ -118,7 +117,7 @@ def confusion_table(matrix: np.ndarray, classes: Sequence[str]) -> str:
                 f"{count or ''}</td>"
             )
         rows.append(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>")
-    corner = f"<th>label \\ found as, IoU ≥ {IOU:g}</th>"
+    corner = "<th>label \\ found as</th>"
     return scrolling(f"<thead><tr>{corner}{heads}</tr></thead>{''.join(rows)}", "confusion")
 
 
