@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from detectron2.data.detection_utils import read_image
+from PIL import UnidentifiedImageError
 
 from mic_det.data.coco import DataError
 
@@ -61,6 +62,8 @@ class Input:
             return
         try:
             pixels = read_image(str(self.path), format=channels)
+        except UnidentifiedImageError as error:
+            raise UnreadableError(f"{self.path}: is no image that Pillow knows") from error
         except Exception as error:  # Pillow raises whatever its decoders do
             raise UnreadableError(f"{self.path}: no readable image ({error})") from error
         yield Frame(np.ascontiguousarray(pixels))

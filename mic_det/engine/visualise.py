@@ -44,7 +44,7 @@ def draw_boxes(
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     how = cv2.INTER_CUBIC if scale >= 1 else cv2.INTER_AREA
     canvas = cv2.resize(image, size, interpolation=how)
-    grown = max(1.0, max(size) / 1000)
+    grown = max(1.0, max(size) / 800)
     font, thick = 0.42 * grown, round(grown)
     for i, (box, k) in enumerate(zip(boxes, classes, strict=True)):
         colour = PALETTE[int(k) % len(PALETTE)]
