@@ -14,6 +14,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mic_det", "mic_det.*"]),
+    package_data={"mic_det.report": ["page.css", "page.js"]},
     python_requires=">=3.10",
     # Detectron2 is not listed: upstream is on no package index. `python -m mic_det.env --install`
     # (which `make` runs) keeps one that is already there and brings one where there is none.

@@ -99,6 +99,13 @@ def add_mic_config(cfg: CN) -> None:
     # Which of the two a MODEL.WEIGHTS file of mic_det starts both student and teacher from.
     cfg.MODEL.WEIGHTS_FROM = "student"
 
+    # Detectron2's own key, 0 there. Every so many iterations, and at the end, TensorBoard and
+    # OUTPUT_DIR/pictures show target images, their masked copies, the teacher's pseudo boxes and
+    # the student's detections, TensorBoard also Detectron2's view of the source; 0 switches it off.
+    cfg.VIS_PERIOD = 1000
+    # Target images shown, the same each time.
+    cfg.VIS_IMAGES = 3
+
     # Models to evaluate on DATASETS.TEST.
     cfg.TEST.MODELS = TEST_MODELS
     # The model that counts when the best checkpoint is chosen.
@@ -220,6 +227,8 @@ def check_config(cfg: CN) -> None:
         mic.QUALITY in QUALITY_MODES,
         f"MODEL.MIC.QUALITY is one of {', '.join(QUALITY_MODES)}, not {mic.QUALITY!r}",
     )
+    require(cfg.VIS_PERIOD >= 0, f"VIS_PERIOD is in iterations, not {cfg.VIS_PERIOD}")
+    require(cfg.VIS_IMAGES >= 1, f"VIS_IMAGES is at least 1, not {cfg.VIS_IMAGES}: see VIS_PERIOD")
     alpha = cfg.MODEL.TEACHER.ALPHA
     require(0.0 <= alpha <= 1.0, f"MODEL.TEACHER.ALPHA is in [0, 1], not {alpha}")
     for key, value, allowed in (

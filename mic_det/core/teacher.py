@@ -87,6 +87,22 @@ class EMATeacher:
         torch._foreach_lerp_(averaged, followed, 1.0 - self.next_alpha())
         self.num_updates += 1
 
+    @torch.no_grad()
+    def distance(self, student: nn.Module) -> Tensor:
+        """Relative distance ||teacher - student|| / ||student|| over the floating-point parameters.
+
+        A scalar tensor on their device: 0 when the two are equal, and right after `copy_from`.
+        """
+        theirs = dict(_unwrapped(student).named_parameters())
+        apart, size = [], []
+        for name, mine in self.model.named_parameters():
+            if mine.is_floating_point():
+                other = theirs[name].detach()
+                apart.append(torch.linalg.vector_norm(mine - other, dtype=torch.float32))
+                size.append(torch.linalg.vector_norm(other, dtype=torch.float32))
+        norm = torch.linalg.vector_norm
+        return norm(torch.stack(apart)) / norm(torch.stack(size)).clamp_min(1e-12)
+
     def follow(self, student: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
         """Update after each ``optimizer.step()`` from now on, in a loop of one's own.
 

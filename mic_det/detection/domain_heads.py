@@ -6,6 +6,7 @@ The domain label is 1 for source and 0 for target.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from mic_det.core import scale_gradient, scaled_branches
+from mic_det.core import RunningMeans, scale_gradient, scaled_branches
 
 SOURCE, TARGET = 1.0, 0.0
 
@@ -175,6 +176,8 @@ class SADAHeads(nn.Module):
         self.image_weight = image_weight
         self.instance_weight = instance_weight
         self.consistency_weight = consistency_weight
+        # How often each classifier is right, for the curves of `engine.health_curves`.
+        self.health = RunningMeans()
         self.uses_instances = instance_weight > 0 or consistency_weight > 0
         # The consistency term looks at the levels that proposals are pooled from, and no others.
         self.consistent_levels = pooled_levels if consistency_weight > 0 else 0
@@ -236,6 +239,32 @@ class SADAHeads(nn.Module):
         logits = head(scale_gradient(x, factors[0 if self.instance_weight > 0 else 1]))
         return logits, logits
 
+    def _count_image_hits(
+        self, maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]], label: float
+    ) -> None:
+        """Share of positions of each level's map that are told apart right, padding left out."""
+        for level, stride in zip(maps, self.strides, strict=True):
+            right = (level.detach() > 0) == (label == SOURCE)
+            for i, (height, width) in enumerate(image_sizes):
+                inside = right[i, 0, : -(-height // stride), : -(-width // stride)]
+                self._count("image", stride, label, inside.float().mean(), 1.0)
+
+    def _count_instance_hits(self, logits: Tensor, levels: Tensor, label: float) -> None:
+        """The same for the proposals of each ROI-pooler level, or of all under the first's name."""
+        right = (logits.detach() > 0) == (label == SOURCE)
+        if len(self.instance_heads) == 1:
+            levels = torch.zeros_like(levels)
+        for level, stride in enumerate(self.strides[: len(self.instance_heads)]):
+            here = levels == level
+            self._count("instance", stride, label, (right & here).sum(), here.sum())
+
+    def _count(
+        self, part: str, stride: int, label: float, total: Tensor, weight: Tensor | float
+    ) -> None:
+        domain = "source" if label == SOURCE else "target"
+        name = f"domain_accuracy_{part}/p{round(math.log2(stride))}/{domain}"
+        self.health.add(name, total, weight)
+
     def domain_losses(
         self,
         label: float,
@@ -258,6 +287,7 @@ class SADAHeads(nn.Module):
         losses = {}
         aligned, consistent = self.image_logits(features)
         if self.image_weight > 0:
+            self._count_image_hits(aligned, image_sizes, label)
             losses["loss_da_image"] = image_domain_loss(
                 aligned, image_sizes, self.strides[0], label
             )
@@ -266,6 +296,7 @@ class SADAHeads(nn.Module):
         to_classify, to_compare = self.instance_logits(box_features, levels)
         count = max(len(to_classify), 1)
         if self.instance_weight > 0:
+            self._count_instance_hits(to_classify, levels, label)
             loss = F.binary_cross_entropy_with_logits(
                 to_classify.float(), torch.full_like(to_classify, label).float(), reduction="sum"
             )

@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from mic_det.core import confident
+from mic_det.core import RunningMeans, confident
 
 from .batch import FeatureBatch, extract_features, propose, run_rpn
 from .domain_heads import SADAHeads
@@ -62,6 +62,8 @@ class AdaptiveRCNN(GeneralizedRCNN):
         self.domain_levels = tuple(domain_levels)
         self.masked_loss = masked_loss
         self.pseudo_threshold = pseudo_threshold
+        # Of pseudo labels, for the curves of `engine.health_curves`.
+        self.health = RunningMeans()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -217,7 +219,15 @@ class AdaptiveRCNN(GeneralizedRCNN):
     def _labelled(self, pseudo: Sequence[Instances]) -> list[int]:
         """Which target images have a label; the others add nothing to MIC's loss."""
         threshold = self.masked_loss.threshold
-        counts = [int(confident(each.gt_scores, threshold).sum()) for each in pseudo]
+        labels = [confident(each.gt_scores, threshold) for each in pseudo]
+        counts = torch.stack([each.sum() for each in labels])
+        scores = torch.stack(
+            [(each.gt_scores * sure).sum() for each, sure in zip(pseudo, labels, strict=True)]
+        )
+        self.health.add("pseudo_boxes_per_image", counts.sum(), len(labels))
+        self.health.add("images_with_pseudo_boxes", (counts > 0).sum(), len(labels))
+        self.health.add("teacher_score", scores.sum(), counts.sum())
+        counts = counts.tolist()
         _log_pseudo_labels(counts)
         return [i for i, count in enumerate(counts) if count]
 

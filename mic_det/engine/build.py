@@ -25,13 +25,17 @@ from mic_det.data.loader import domain_batches
 from mic_det.detection.label_free import masking_stability
 
 from .checkpoint import AdaptationCheckpointer
-from .evaluation import evaluate_model
+from .evaluation import detections_folder, evaluate_model
+from .health_curves import HealthCurves
+from .pictures import picture_hooks
 from .student_view import MaskedView
 from .trainer import AdaptationTrainer
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS_KEPT = 3
+# Iterations between lines of the metrics; a GPU is waited for once in so many.
+LOG_PERIOD = 20
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -98,7 +102,8 @@ def evaluate(cfg: CfgNode, student: nn.Module, teacher: EMATeacher) -> dict[str,
     """Evaluate ``TEST.MODELS``: COCO metrics on each test set, and the label-free criterion.
 
     Returns ``{"student": {dataset: metrics, …}, "teacher": …}``; with ``TEST.LABEL_FREE_IMAGES``
-    each also has ``stability``, in percent (see `masking_stability`).
+    each also has ``stability``, in percent (see `masking_stability`). Detections are left in
+    ``OUTPUT_DIR/inference``.
     """
     models = {"student": student, "teacher": teacher.model}
     unlabelled = _unlabelled_sample(cfg)
@@ -107,7 +112,7 @@ def evaluate(cfg: CfgNode, student: nn.Module, teacher: EMATeacher) -> dict[str,
     results: dict[str, Any] = {}
     for which in cfg.TEST.MODELS:
         model = models[which]
-        results[which] = evaluate_model(cfg, model)
+        results[which] = evaluate_model(cfg, model, detections_folder(cfg.OUTPUT_DIR, which))
         if unlabelled and comm.is_main_process():
             results[which]["stability"] = 100.0 * masking_stability(model, unlabelled, mask)
     return results
@@ -182,6 +187,7 @@ def build_trainer_around(
         mask_target=MaskedView.from_config(cfg) if cfg.MODEL.MIC.ENABLED else None,
         amp_dtype=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
         seed=seed,
+        log_period=LOG_PERIOD,
     )
 
 
@@ -203,6 +209,8 @@ def _hooks(
         hooks.IterationTimer(),
         hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
         hooks.EvalHook(period, evaluate_now),
+        HealthCurves(student, LOG_PERIOD),
+        *picture_hooks(cfg, student),
     ]
     if comm.is_main_process():
         metrics = [(f"{cfg.TEST.SERVE}/{name}/AP50", "model_best") for name in cfg.DATASETS.TEST]
@@ -220,5 +228,5 @@ def _hooks(
             )
         )
         make = writers or (lambda: default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER))
-        built.append(hooks.PeriodicWriter(make(), period=20))
+        built.append(hooks.PeriodicWriter(make(), period=LOG_PERIOD))
     return built

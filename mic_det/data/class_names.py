@@ -1,0 +1,35 @@
+"""Names of a model's classes, from the metadata of the data sets that it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from mic_det.data.catalog import labelled_dicts
+from mic_det.data.coco import DataError
+
+
+def class_names(datasets: Sequence[str], count: int) -> list[str]:
+    """Names of ``count`` classes, from the first of ``datasets`` that has that many.
+
+    The metadata are enough where they name the classes; otherwise the data set's annotations are
+    read, if they are there. Where none helps: "class 0", "class 1", …
+    """
+    known = [name for name in datasets if name in DatasetCatalog]
+    for read in (False, True):
+        for name in known:
+            found = _of_data_set(name, read)
+            if found is not None and len(found) == count:
+                return found
+    return [f"class {k}" for k in range(count)]
+
+
+def _of_data_set(name: str, read: bool) -> list[str] | None:
+    if read:
+        try:
+            labelled_dicts(name)
+        except DataError:
+            return None
+    found = MetadataCatalog.get(name).get("thing_classes")
+    return None if found is None else list(found)

@@ -1,0 +1,39 @@
+"""Evaluate a finished run again, for detections that were not kept."""
+
+from __future__ import annotations
+
+import json
+
+from mic_det.config import ConfigError, load_config
+from mic_det.data.coco import DataError
+from mic_det.engine import load_for_evaluation
+from mic_det.engine.checkpoint import write_atomically
+from mic_det.engine.evaluation import detections_folder, evaluate_model
+
+from .runs import RunRecord
+
+WEIGHTS = "model_final.pth"
+
+
+def evaluate_again(run: RunRecord) -> None:
+    """Detect with the served model of ``model_final.pth``; detections are left in the run's folder.
+
+    A run whose config is of another version, or whose weights or data are gone, gets a problem
+    instead. Results that the run has already stay as they are.
+    """
+    weights = run.folder / WEIGHTS
+    try:
+        if not weights.is_file():
+            raise DataError(f"{weights}: no such file")
+        overrides = ["MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(run.folder)]
+        cfg = load_config(run.folder / "config.yaml", overrides)
+        student, teacher = load_for_evaluation(cfg)
+        model = student if cfg.TEST.SERVE == "student" else teacher.model
+        found = evaluate_model(cfg, model, detections_folder(run.folder, cfg.TEST.SERVE))
+    except (ConfigError, DataError) as error:
+        run.problems.append(f"could not be evaluated again: {error}")
+        return
+    if not run.results:
+        run.results = {cfg.TEST.SERVE: found}
+        text = json.dumps(run.results, indent=2) + "\n"
+        write_atomically(run.folder / "results.json", lambda file: file.write(text.encode()))

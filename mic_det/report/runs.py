@@ -1,0 +1,260 @@
+"""What training runs left in their folders, read leniently: an old or unfinished run counts too."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mic_det.data.coco import DataError
+from mic_det.engine.evaluation import DETECTIONS, TEST_SET, detections_folder
+from mic_det.engine.report import ap50_rows
+
+# In the order in which methods are compared.
+METHODS = ("source-only", "SADA", "mean teacher", "SADA + mean teacher", "MIC", "SADA + MIC")
+METHODS += ("oracle",)
+# What differs between runs that are repeated with another seed.
+OF_A_SEED = ("SEED", "OUTPUT_DIR", "MODEL.WEIGHTS")
+# Rows of Detectron2's table of the environment that are worth a reader's time.
+ENVIRONMENT = ("Python", "PyTorch", "torchvision", "numpy", "detectron2", "Pillow", "cv2")
+
+
+class _Loader(yaml.SafeLoader):
+    """Also reads the tuples that a dumped config may hold."""
+
+
+_Loader.add_constructor(
+    "tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node)
+)
+
+
+@dataclass
+class RunRecord:
+    """One run.
+
+    ``settings``: config.yaml as nested dicts. ``rows``: the lines of metrics.json. ``results``:
+    results.json. ``problems``: what is missing or broken, each a sentence for the reader.
+    """
+
+    folder: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, float]] = field(default_factory=list)
+    results: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    duration: str = ""
+    problems: list[str] = field(default_factory=list)
+    label: str = ""
+    style: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def setting(self, key: str, default: Any = None) -> Any:
+        """The value of a key such as ``MODEL.MIC.RATIO``; ``default`` if the config lacks it."""
+        node: Any = self.settings
+        for part in key.split("."):
+            if not isinstance(node, dict) or part not in node:
+                return default
+            node = node[part]
+        return node
+
+    @property
+    def served(self) -> str:
+        """The model that counts: "student" or "teacher"."""
+        served = self.setting("TEST.SERVE", "student")
+        return served if served in self.results or not self.results else next(iter(self.results))
+
+    @property
+    def stem(self) -> str:
+        """The name without the seed, if it ends with it as in ``mic_3``."""
+        return self.name.removesuffix(f"_{self.setting('SEED')}")
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """Equal for runs of one folder that differ in the seed alone, in name and in settings."""
+        if self.stem == self.name:
+            return (self.folder,)
+        same = {key: value for key, value in flat(self.settings) if key not in OF_A_SEED}
+        return self.folder.parent, self.stem, repr(sorted(same.items()))
+
+    @property
+    def method(self) -> str:
+        """One of `METHODS`, from the settings."""
+        parts = ["SADA"] if self.setting("MODEL.SADA.ENABLED") else []
+        if self.setting("MODEL.MIC.ENABLED"):
+            parts.append("MIC" if self.setting("MODEL.MIC.RATIO", 0.5) else "mean teacher")
+        if parts:
+            return " + ".join(parts)
+        train, target = (set(self.setting(f"DATASETS.{k}") or ()) for k in ("TRAIN", "TARGET"))
+        return "oracle" if train & target else "source-only"
+
+    def metrics(self, dataset: str, which: str | None = None) -> dict[str, float] | None:
+        """What was measured of a model (the served one) on a test set."""
+        found = self.results.get(which or self.served)
+        found = found.get(dataset) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) and "AP50" in found else None
+
+    @property
+    def datasets(self) -> list[str]:
+        """Test sets with results."""
+        return list(dict.fromkeys(name for _, name, _ in ap50_rows(self.results)))
+
+    def curve(self, name: str) -> list[tuple[float, float]]:
+        """(iterations done, value) of a scalar, in order; a resumed run's later value counts."""
+        found = {}
+        for row in self.rows:
+            value = row.get(name)
+            if isinstance(value, int | float) and math.isfinite(value):
+                found[row["iteration"] + 1] = float(value)
+        return sorted(found.items())
+
+    def scalars(self) -> list[str]:
+        """Names of all scalars."""
+        return sorted({name for row in self.rows for name in row} - {"iteration"})
+
+    def inference_folder(self, dataset: str) -> Path:
+        """Where the served model's detections on a test set are, or would be."""
+        return detections_folder(self.folder, self.served) / dataset
+
+    def has_detections(self, dataset: str) -> bool:
+        folder = self.inference_folder(dataset)
+        return (folder / DETECTIONS).is_file() and (folder / TEST_SET).is_file()
+
+
+def find_runs(paths: Sequence[Path]) -> list[RunRecord]:
+    """The runs in these folders or below them, methods in order of comparison, seeds together.
+
+    Raises DataError for a folder that is not there or holds no run.
+    """
+    folders: dict[Path, None] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise DataError(f"{path}: no such folder")
+        found = [path] if _is_run(path) else sorted(filter(_is_run, path.rglob("*")))
+        if not found:
+            raise DataError(
+                f"{path}: no run in it: none of config.yaml with metrics.json or results.json. "
+                "Give the OUTPUT_DIR of a training, or a folder of such."
+            )
+        folders |= dict.fromkeys(each.resolve() for each in found)
+    runs = sorted(map(read_run, folders), key=lambda run: (METHODS.index(run.method), run.name))
+    _label(runs)
+    return runs
+
+
+def _is_run(path: Path) -> bool:
+    results = ("metrics.json", "results.json")
+    return (path / "config.yaml").is_file() and any((path / name).is_file() for name in results)
+
+
+def _label(runs: Sequence[RunRecord]) -> None:
+    """Short names and colours: the method where it says all, else with the folder's name."""
+    groups = list(dict.fromkeys(run.group for run in runs))
+    for style, group in enumerate(groups):
+        for run in runs:
+            if run.group == group:
+                run.style = style
+    firsts = first_of_groups(runs)
+    ways = (
+        lambda run: run.method,
+        lambda run: f"{run.method}: {run.stem}",
+        lambda run: f"{run.method}: {run.folder.parent.name}/{run.stem}",
+        lambda run: f"{run.method}: {run.folder}",
+    )
+    for run in runs:
+        for way in ways:
+            run.label = way(run)
+            if sum(way(other) == run.label for other in firsts) == 1:
+                break
+
+
+def read_run(folder: Path) -> RunRecord:
+    """What a folder holds; what cannot be read is told in ``problems``."""
+    run = RunRecord(folder)
+    run.settings = _read(run, "config.yaml", lambda text: yaml.load(text, _Loader)) or {}
+    run.results = _read(run, "results.json", json.loads) or {}
+    run.rows = _rows(_read(run, "metrics.json", str) or "")
+    log = folder / "log.txt"
+    if log.is_file():
+        text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8", errors="replace"))
+        run.versions = _recorded(folder) or _versions(text)
+        times = re.findall(r"Total training time: ((?:\d+ days?, )?[\d:]+)", text)
+        run.duration = times[-1] if times else ""
+    return run
+
+
+def _read(run: RunRecord, name: str, parse: Any) -> Any:
+    path = run.folder / name
+    if not path.is_file():
+        missing = {
+            "results.json": "it has no results.json: not finished, or never evaluated.",
+            "metrics.json": "it has no metrics.json, so there are no curves of it.",
+        }
+        run.problems.append(missing[name])
+        return None
+    try:
+        found = parse(path.read_text(encoding="utf-8"))
+        if parse is not str and not isinstance(found, dict):
+            raise ValueError("not a mapping")
+        return found
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        run.problems.append(f"{name} cannot be read: {error}")
+        return None
+
+
+def _rows(text: str) -> list[dict[str, float]]:
+    """Lines of metrics.json; a line that a killed process cut short is left out."""
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "iteration" in row:
+            rows.append(row)
+    return rows
+
+
+def _versions(log: str) -> dict[str, str]:
+    """Versions from Detectron2's table of the environment, the last of the log."""
+    table = log.rpartition("Environment info:")[2][:6000]
+    found = {}
+    for name in ENVIRONMENT:
+        match = re.search(rf"^{name} +(\S+)", table, re.MULTILINE)
+        if match:
+            found[name] = match[1]
+    gpu = re.search(r"^GPU 0[\d,]* +(.+)$", table, re.MULTILINE)
+    return found | ({"GPU": gpu[1].strip()} if gpu else {})
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    """Versions of the last start in run_record.json, where training wrote one."""
+    try:
+        text = (folder / "run_record.json").read_text(encoding="utf-8")
+        last = json.loads(text)["starts"][-1]
+        return {"git": str(last["git"]), **{k: str(v) for k, v in last["installation"].items()}}
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return {}
+
+
+def first_of_groups(runs: Iterable[RunRecord]) -> list[RunRecord]:
+    """One run of each group of seeds."""
+    chosen: dict[str, RunRecord] = {}
+    for run in runs:
+        chosen.setdefault(run.group, run)
+    return list(chosen.values())
+
+
+def flat(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """(dotted key, value) of all leaves of nested dicts."""
+    if not isinstance(node, dict):
+        return [(prefix, node)]
+    dot = f"{prefix}." if prefix else ""
+    return [pair for name, value in node.items() for pair in flat(value, f"{dot}{name}")]

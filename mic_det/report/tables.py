@@ -1,0 +1,173 @@
+"""The page's tables: AP50 by class, confusions, settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import yaml
+
+from .runs import RunRecord, first_of_groups, flat
+from .svg import style_class
+
+# Told of every run; whatever else differs between the runs follows.
+SETTINGS = (
+    *("DATASETS.TRAIN", "DATASETS.TARGET", "DATASETS.TEST", "MODEL.WEIGHTS", "MODEL.BACKBONE.NAME"),
+    *("MODEL.SADA.ENABLED", "MODEL.MIC.ENABLED", "MODEL.MIC.RATIO", "MODEL.MIC.BLOCK_SIZE"),
+    *("MODEL.MIC.SCORE_THRESH", "MODEL.MIC.DOUBT_THRESH", "MODEL.TEACHER.ALPHA"),
+    *("SOLVER.OPTIMIZER", "SOLVER.BASE_LR", "SOLVER.MAX_ITER", "SOLVER.IMS_PER_BATCH"),
+    *("TEST.SERVE", "SEED"),
+)
+
+
+def key(run: RunRecord) -> str:
+    """The coloured mark of a run."""
+    return f'<i class="key {style_class(run.style)}"></i>'
+
+
+def scores(runs: Sequence[RunRecord], dataset: str, metric: str, which: str | None = None) -> list:
+    """A metric of each run that has it, in percent."""
+    found = [run.metrics(dataset, which) for run in runs]
+    values = [each[metric] for each in found if each is not None and each.get(metric) is not None]
+    return [value for value in values if not math.isnan(value)]
+
+
+def text_of(values: Sequence[float]) -> str:
+    """A mean, with the standard deviation over seeds if there are several."""
+    if not values:
+        return "–"
+    spread = f"<small> ± {stdev(values):.1f}</small>" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread}"
+
+
+def by_group(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Runs that differ in the seed alone, together."""
+    return [[run for run in runs if run.group == first.group] for first in first_of_groups(runs)]
+
+
+def classes_of(runs: Sequence[RunRecord], dataset: str) -> list[str]:
+    """Names of the classes that AP50 was measured of."""
+    found = [metrics for run in runs if (metrics := run.metrics(dataset))]
+    names = dict.fromkeys(name for each in found for name in each if name.startswith("AP50-"))
+    return [name.removeprefix("AP50-") for name in names]
+
+
+def results_table(runs: Sequence[RunRecord], dataset: str) -> str:
+    """A row for each method (mean over seeds) and model, the served one first."""
+    groups = [g for g in by_group(runs) if any(run.metrics(dataset) for run in g)]
+    columns = ["AP50", *(f"AP50-{name}" for name in classes_of(runs, dataset)), "AP"]
+    best = {}
+    for column in columns:
+        values = [
+            mean(found)
+            for g in groups
+            if g[0].method != "oracle" and (found := scores(g, dataset, column))
+        ]
+        best[column] = max(values) if len(values) > 1 else math.inf
+    heads = "".join(f"<th>{escape(c.removeprefix('AP50-'))}</th>" for c in columns)
+    rows = []
+    for group in groups:
+        first = group[0]
+        models = sorted(first.results, key=lambda which: which != first.served)
+        for which in models:
+            served = which == first.served
+            cells = []
+            for column in columns:
+                values = scores(group, dataset, column, which)
+                rival = served and first.method != "oracle"
+                top = rival and values and mean(values) >= best[column]
+                shade = (
+                    f' style="--v:{mean(values) / 100:.3f}"' if values and column != "AP" else ""
+                )
+                kind = ' class="best"' if top else ""
+                cells.append(f"<td{kind}{shade}>{text_of(values)}</td>")
+            name = f"{key(first)}{escape(first.label)}" if served else ""
+            rows.append(
+                f'<tr class="{"served" if served else "other"}"><th>{name}</th>'
+                f"<td>{escape(which)}</td>{''.join(cells)}</tr>"
+            )
+    return scrolling(f"<thead><tr><th></th><th>model</th>{heads}</tr></thead>{''.join(rows)}", "ap")
+
+
+def scrolling(inner: str, kind: str = "") -> str:
+    """A table that scrolls in its own box on narrow screens."""
+    return f'<div class="scroll" tabindex="0"><table class="{kind}">{inner}</table></div>'
+
+
+def confusion_table(matrix: np.ndarray, classes: Sequence[str]) -> str:
+    """Counts, each row shaded by its share; see `matching.confusion_matrix`."""
+    heads = "".join(f"<th><span>{escape(name)}</span></th>" for name in (*classes, "missed"))
+    rows = []
+    for k, name in enumerate((*classes, "background")):
+        total = matrix[k].sum()
+        cells = []
+        for j, count in enumerate(matrix[k]):
+            if k == j == len(classes):
+                cells.append("<td></td>")
+                continue
+            share = count / total if total else 0.0
+            kind = "hit" if k == j else "miss"
+            title = f"{name}: {count} of {total} ({100 * share:.0f} %)"
+            cells.append(
+                f'<td class="{kind}" style="--v:{share:.3f}" title="{escape(title)}">'
+                f"{count or ''}</td>"
+            )
+        rows.append(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>")
+    corner = "<th>label \\ found as</th>"
+    return scrolling(f"<thead><tr>{corner}{heads}</tr></thead>{''.join(rows)}", "confusion")
+
+
+def settings_table(runs: Sequence[RunRecord]) -> str:
+    """The settings that matter or differ, and the versions, a column for each run."""
+    keys = [name for name in SETTINGS if any(run.setting(name) is not None for run in runs)]
+    everything = [dict(flat(run.settings)) for run in runs]
+    names = sorted({name for each in everything for name in each})
+    differing = [
+        name
+        for name in names
+        if name not in keys
+        and name != "OUTPUT_DIR"
+        and len({repr(each.get(name)) for each in everything}) > 1
+    ]
+    rows = []
+    for name in [*keys, *differing]:
+        values = [_shown(run.setting(name)) for run in runs]
+        mark = ' class="differs"' if len(set(values)) > 1 else ""
+        rows.append((name, values, mark))
+    rows.append(("training time", [run.duration or "–" for run in runs], ""))
+    for name in dict.fromkeys(name for run in runs for name in run.versions):
+        values = [run.versions.get(name, "–") for run in runs]
+        rows.append((name, values, ' class="differs"' if len(set(values)) > 1 else ""))
+    rows.append(("folder", [str(run.folder) for run in runs], ""))
+    body = "".join(
+        f"<tr{mark}><th>{escape(name)}</th>"
+        + "".join(f"<td>{escape(value)}</td>" for value in values)
+        + "</tr>"
+        for name, values, mark in rows
+    )
+    heads = "".join(f"<th>{key(run)}{escape(run.label)}{_seed(run, runs)}</th>" for run in runs)
+    return scrolling(f"<thead><tr><th></th>{heads}</tr></thead>{body}", "settings")
+
+
+def _seed(run: RunRecord, runs: Sequence[RunRecord]) -> str:
+    several = sum(each.group == run.group for each in runs) > 1
+    return f" <small>seed {run.setting('SEED')}</small>" if several else ""
+
+
+def full_settings(run: RunRecord) -> str:
+    """The whole config of a run, folded."""
+    text = yaml.safe_dump(run.settings, default_flow_style=None, width=100)
+    title = f"All settings of {run.label} ({run.name})"
+    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not in this version"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(value) if value != "" else "none"
