@@ -261,15 +261,15 @@ def _on_rails(thing: Thing, street: Street) -> bool:
 
 
 def make_things(street: Street, camera: Camera, rng: np.random.Generator) -> list[Thing]:
-    """Draw 1 to about 6 boxes' worth of things that fit the street; may come out empty."""
+    """Draw 4 to about 11 boxes' worth of things that fit the street; may come out empty."""
     placed: list[_Placed] = []
     if rng.random() < _TRAIN_CHANCE:
         for _ in range(8):
             train = _place_train(street, rng)
             if train is not None and _place(train, placed, camera):
                 break
-    budget = int(rng.integers(2, 7)) - len(placed)
-    for _ in range(24):
+    budget = int(rng.integers(4, 12)) - len(placed)
+    for _ in range(48):
         if budget <= 0:
             break
         kind = _NAMES[bisect_right(_CUMULATIVE_SHARE, rng.random())]
