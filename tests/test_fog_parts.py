@@ -1,4 +1,4 @@
-"""What the fog model needs, distances, light, smoothing, against slow loops and hand-made numbers."""
+"""What the fog model needs, against slow loops and numbers worked out by hand."""
 
 import math
 

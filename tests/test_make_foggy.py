@@ -1,4 +1,4 @@
-"""tools/make_foggy.py on folders as users have them, from the tree of Cityscapes to broken files."""
+"""tools/make_foggy.py on folders as users have them, whole and broken."""
 
 from __future__ import annotations
 
