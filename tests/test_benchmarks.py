@@ -92,11 +92,11 @@ def test_the_four_configs_of_a_pair(pair: str, registered: Path):
     for method in METHODS:
         cfg = load_config(REPOSITORY / f"configs/{pair}_{method}.yaml")
         check_classes(cfg)
-        assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == len(classes)
+        assert len(classes) == cfg.MODEL.ROI_HEADS.NUM_CLASSES
         for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
             assert tuple(MetadataCatalog.get(name).thing_classes) == classes
-        assert cfg.MODEL.SADA.ENABLED == (method in ("sada", "mic"))
-        assert cfg.MODEL.MIC.ENABLED == (method == "mic")
+        assert (method in ("sada", "mic")) == cfg.MODEL.SADA.ENABLED
+        assert (method == "mic") == cfg.MODEL.MIC.ENABLED
         sizes = [len(labelled_dicts(name)) for name in cfg.DATASETS.TRAIN]
         if method == "oracle":
             assert sum(sizes) == target, "trained on what the others see without labels"
