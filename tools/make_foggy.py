@@ -123,15 +123,20 @@ def _refuse_contradictions(parser: argparse.ArgumentParser, args: argparse.Names
 
 def distance_source(args: argparse.Namespace) -> DistanceSource:
     if args.disparity:
-        return CityscapesDisparity(args.disparity.expanduser(), args.camera.expanduser())
+        return CityscapesDisparity(_absolute(args.disparity), _absolute(args.camera))
     if args.depth:
-        return DepthMaps(args.depth.expanduser(), args.depth_scale or 1.0, args.fov)
+        return DepthMaps(_absolute(args.depth), args.depth_scale or 1.0, args.fov)
     given = {
         key: getattr(args, key)
         for key in ("horizon", "camera_height", "fov", "half_width", "far")
         if getattr(args, key) is not None
     }
     return FlatRoad(**given)
+
+
+def _absolute(path: Path) -> Path:
+    """The settings kept in the output folder must not depend on where the command was given."""
+    return path.expanduser().absolute()
 
 
 def progress_bar(results: Iterable, total: int) -> Iterable:
