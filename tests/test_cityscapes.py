@@ -279,3 +279,19 @@ def test_foggy_image_of_wrong_size_or_unreadable(tree: Path):
     foggy.write_text("no image")
     with pytest.raises(DataError, match=re.escape(f"{foggy}: cannot be read as an image")):
         convert_cityscapes(tree)
+
+
+def test_ignored_regions_and_everything_that_is_no_instance():
+    """One pixel of each label id: void (0 to 6), stuff, and the groups of the 8 classes."""
+    ids = np.arange(34, dtype=np.uint16)[None]
+    assert boxes_of(ids) == []
+    crowds = boxes_of(ids, "crowd")
+    assert [c["bbox"][0] for c in crowds] == [24, 25, 26, 27, 28, 31, 32, 33]
+    assert [c["category_id"] for c in crowds] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_crowded_scene_has_many_instances_of_one_class():
+    ids = (26000 + np.arange(200, dtype=np.uint16)).reshape(10, 20)
+    found = boxes_of(ids)
+    assert len(found) == 200 and {a["category_id"] for a in found} == {3}
+    assert found[37]["bbox"] == [17, 1, 1, 1]

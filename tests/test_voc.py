@@ -291,3 +291,36 @@ def test_command_line_errors_leave_the_old_output(folders, tmp_path: Path):
     assert "Traceback" not in done.stderr
     assert f"{labels / 'a.xml'}: is not well-formed XML" in done.stderr
     assert json.loads(output.read_text()) == "old"
+
+
+def test_difficult_objects_are_kept_or_become_crowds(tmp_path: Path):
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    write_image(images / "a.jpg")
+    write_xml(labels / "a.xml", "a.jpg", [("car", 1, 1, 9, 9), ("car", 11, 11, 19, 19)])
+    text = (labels / "a.xml").read_text()
+    (labels / "a.xml").write_text(text.replace("difficult>0<", "difficult>1<", 1))
+    for options, crowds in (({}, [0, 0]), ({"difficult": "crowd"}, [1, 0])):
+        data, report = voc_to_coco(images, labels, **options)
+        assert [a["iscrowd"] for a in data["annotations"]] == crowds
+        assert report.boxes == {"car": 2}
+    with pytest.raises(DataError, match="difficult: 'drop' is none of keep, crowd"):
+        voc_to_coco(images, labels, difficult="drop")
+
+
+def test_image_sets_choose_the_files(tmp_path: Path):
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for stem in ("a", "b", "c"):
+        write_image(images / f"{stem}.jpg")
+        write_xml(labels / f"{stem}.xml", f"{stem}.jpg", [("car", 1, 1, 9, 9)])
+    (labels / "c.xml").write_text("broken, but not asked for")
+    sets = [tmp_path / "one.txt", tmp_path / "two.txt"]
+    for path, stem in zip(sets, "ba", strict=True):
+        path.write_text(f"{stem}\n")
+    data, report = voc_to_coco(images, labels, image_sets=sets)
+    assert [image["file_name"] for image in data["images"]] == ["a.jpg", "b.jpg"]
+    assert report.images_without_xml == 0
+
+
+def test_long_lists_in_the_report_are_cut():
+    report = ConversionReport(clipped=[f"case {i}" for i in range(25)], notes=["a note"])
+    assert report.text().splitlines()[-3:] == ["  case 19", "  and 5 more", "a note"]

@@ -1,4 +1,4 @@
-"""The domains that mic_det knows by name: Cityscapes, Foggy Cityscapes, CARLA, CamVid, streets."""
+"""The domains that mic_det knows by name: benchmarks of the papers, CARLA, CamVid, streets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mic_det.data.benchmarks import benchmark_entries
 from mic_det.data.catalog import register_domain, unregister_domain
 from mic_det.data.cityscapes import CLASSES as CITYSCAPES_CLASSES
 from mic_det.data.cityscapes import download_remedy
@@ -50,6 +51,7 @@ def register_builtin(root: Path | None = None) -> None:
 def builtin_entries(root: Path) -> Iterator[Entry]:
     """Arguments of `register_domain` for each built-in domain under ``root``."""
     yield from _cityscapes(root / "cityscapes")
+    yield from benchmark_entries(root)
     yield from _streets()
     yield from _carla(root / "carla")
     yield from _camvid(root / "camvid")

@@ -21,7 +21,6 @@ from detectron2.structures import BoxMode
 from mic_det.data.coco import (
     DataError,
     Selection,
-    list_images,
     read_coco,
     select,
     write_text_atomically,
@@ -60,6 +59,7 @@ def register_domain(
     *,
     prepare: Callable[[], Path] | None = None,
     remedy: str = DEFAULT_REMEDY,
+    image_list: str | Path | None = None,
 ) -> None:
     """Make a folder of images known to Detectron2 under ``name``; no file is read.
 
@@ -74,6 +74,8 @@ def register_domain(
         prepare: makes the data when they are first needed and returns the folder that
             ``images`` and ``annotations`` are relative to.
         remedy: told to the user when files are missing.
+        image_list: text file with a name on each line, if the unlabelled domain is these images
+            of the folder alone (as PASCAL's ``ImageSets/Main/train.txt``).
 
     Raises:
         DataError: if the name is taken by something else, or ``classes`` is empty or repeats one.
@@ -90,6 +92,7 @@ def register_domain(
         pattern,
         prepare,
         remedy,
+        image_list=None if image_list is None else _path(image_list, None),
     )
     if name in DatasetCatalog:
         if _DOMAINS.get(name) == domain:
@@ -156,7 +159,7 @@ def unlabelled_dicts(name: str) -> list[dict]:
     _raise_if_missing(domain, labelled=False)
     return [
         {"file_name": str(path), "image_id": path.relative_to(folder).as_posix()}
-        for path in list_images(folder, domain.pattern)
+        for path in domain.image_files()
     ]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mic_det.data.coco import DataError
+from mic_det.data.coco import DataError, list_images
+from mic_det.data.image_list import listed_images
 
 DEFAULT_REMEDY = "Check the paths that it was registered with (register_domain)."
 
@@ -25,6 +26,7 @@ class Domain:
     pattern: str = "*"
     prepare: Callable[[], Path] | None = None
     remedy: str = field(default=DEFAULT_REMEDY, compare=False)
+    image_list: Path | None = None
 
     def folder(self) -> Path:
         """The folder of images; makes the data first if the domain was registered with a maker."""
@@ -43,11 +45,24 @@ class Domain:
             )
         return self.prepare() / self.annotations if self.prepare else self.annotations
 
+    def image_files(self) -> list[Path]:
+        """All images, or those listed, sorted by path; the annotations are not asked.
+
+        Raises:
+            DataError: if there are none, or one of those listed is not there.
+        """
+        folder = self.folder()
+        if self.image_list is None:
+            return list_images(folder, self.pattern)
+        return listed_images(folder, self.image_list, self.pattern)
+
     def missing(self, labelled: bool) -> list[Path]:
         """Paths that are not there; for unlabelled use the annotations are not asked for."""
         if self.prepare:
             return []
         absent = [] if self.images.is_dir() else [self.images]
+        if not labelled and self.image_list is not None and not self.image_list.is_file():
+            absent.append(self.image_list)
         if labelled and not self.annotation_file().is_file():
             absent.append(self.annotation_file())
         return absent

@@ -12,6 +12,10 @@ from pathlib import Path, PureWindowsPath
 from PIL import Image
 
 from mic_det.data.coco import IMAGE_SUFFIXES, DataError, list_images
+from mic_det.data.image_list import read_image_list
+
+DIFFICULT = ("keep", "crowd")
+_SHOWN = 20
 
 
 @dataclass
@@ -27,6 +31,7 @@ class ConversionReport:
         left_out: objects of classes that were not asked for, by class.
         dropped: a line for each box that is degenerate or outside its image.
         clipped: a line for each box that was cut at the image's border.
+        notes: what else the user should know.
     """
 
     images: int = 0
@@ -36,6 +41,7 @@ class ConversionReport:
     left_out: Counter[str] = field(default_factory=Counter)
     dropped: list[str] = field(default_factory=list)
     clipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """The report for people."""
@@ -47,7 +53,10 @@ class ConversionReport:
         for title, cases in (("left out", self.dropped), ("clipped", self.clipped)):
             if cases:
                 lines.append(f"{len(cases)} boxes {title}:")
-                lines += [f"  {case}" for case in cases]
+                lines += [f"  {case}" for case in cases[:_SHOWN]]
+                if len(cases) > _SHOWN:
+                    lines.append(f"  and {len(cases) - _SHOWN} more")
+        lines += self.notes
         return "\n".join(lines)
 
 
@@ -55,6 +64,7 @@ class ConversionReport:
 class _Object:
     name: str
     corners: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax as in the XML
+    difficult: bool
 
 
 @dataclass(frozen=True)
@@ -67,13 +77,19 @@ class _Annotation:
 
 
 def voc_to_coco(
-    images: Path, labels: Path, *, classes: Sequence[str] | None = None, one_based: bool = False
+    images: Path,
+    labels: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    one_based: bool = False,
+    image_sets: Sequence[Path] = (),
+    difficult: str = "keep",
 ) -> tuple[dict, ConversionReport]:
     """Convert a folder of Pascal-VOC XML files.
 
     The image of an XML file is the one with the stem that its ``filename`` has (whatever the
-    suffix), or else the stem of the XML file itself. The flags ``difficult`` and ``truncated``
-    are not used. XML files without objects give images without boxes.
+    suffix), or else the stem of the XML file itself. The flag ``truncated`` is not used. XML files
+    without objects give images without boxes.
 
     Args:
         images: folder of images, sub-folders included.
@@ -81,21 +97,30 @@ def voc_to_coco(
         classes: class names, in the order of the category ids 1, 2, ...; None takes all, sorted.
         one_based: boxes count pixels from 1 and include the last one, as in PASCAL's own data. By
             default they are corner coordinates from 0.
+        image_sets: files with the stem of an XML file on each line, as PASCAL's
+            ``ImageSets/Main/trainval.txt``; those XML files alone are converted. Empty: all.
+        difficult: what objects with this flag become: "keep", boxes like others, or "crowd",
+            annotations with iscrowd 1, which training leaves out and evaluation ignores, as
+            PASCAL's own evaluation does.
 
     Returns:
         The COCO content, its file names relative to ``images``, and the report.
 
     Raises:
         DataError: if an XML file is malformed or lacks something, if its image is missing or has
-            another size, or if none of ``classes`` occurs.
+            another size, or if none of ``classes`` occurs; for an image set that is broken or names
+            something else.
     """
-    annotations = _read_annotations(images, labels)
+    if difficult not in DIFFICULT:
+        raise DataError(f"difficult: {difficult!r} is none of {', '.join(DIFFICULT)}.")
+    annotations = _read_annotations(images, labels, image_sets)
     found = sorted({obj.name for annotation in annotations for obj in annotation.objects})
     names = list(found if classes is None else classes)
     _check_classes(names, found, labels)
 
     report = ConversionReport(images=len(annotations), boxes=dict.fromkeys(names, 0))
-    report.images_without_xml = len(list_images(images)) - len(annotations)
+    if not image_sets:
+        report.images_without_xml = len(list_images(images)) - len(annotations)
     category_ids = {name: number for number, name in enumerate(names, 1)}
     coco_images, coco_annotations = [], []
     for image_id, annotation in enumerate(annotations, 1):
@@ -109,7 +134,7 @@ def voc_to_coco(
         )
         boxes = list(_boxes(annotation, category_ids, one_based, report))
         report.images_without_boxes += not boxes
-        for name, box in boxes:
+        for name, box, is_difficult in boxes:
             report.boxes[name] += 1
             coco_annotations.append(
                 {
@@ -118,7 +143,7 @@ def voc_to_coco(
                     "category_id": category_ids[name],
                     "bbox": box,
                     "area": box[2] * box[3],
-                    "iscrowd": 0,
+                    "iscrowd": int(is_difficult and difficult == "crowd"),
                 }
             )
     data = {
@@ -142,13 +167,30 @@ def _check_classes(names: list[str], found: list[str], labels: Path) -> None:
         )
 
 
-def _read_annotations(images: Path, labels: Path) -> list[_Annotation]:
-    """All XML files, sorted by the path of their image."""
+def _find_sources(labels: Path, image_sets: Sequence[Path]) -> list[Path]:
+    """The XML files to read, sorted."""
     if not labels.is_dir():
         raise DataError(f"{labels}: no such folder of XML labels. Check the path.")
-    sources = sorted(labels.rglob("*.xml"))
-    if not sources:
-        raise DataError(f"{labels}: holds no .xml file. Name the folder of Pascal-VOC labels.")
+    if not image_sets:
+        sources = sorted(labels.rglob("*.xml"))
+        if not sources:
+            raise DataError(f"{labels}: holds no .xml file. Name the folder of Pascal-VOC labels.")
+        return sources
+    sources = {
+        labels / f"{name}.xml": path for path in image_sets for name in read_image_list(path)
+    }
+    absent = [source for source in sources if not source.is_file()]
+    if absent:
+        raise DataError(
+            f"{sources[absent[0]]}: names {absent[0].stem}, but there is no {absent[0]} (nor "
+            f"{len(absent) - 1} others). Restore them or correct the list."
+        )
+    return sorted(sources)
+
+
+def _read_annotations(images: Path, labels: Path, image_sets: Sequence[Path]) -> list[_Annotation]:
+    """The XML files asked for, sorted by the path of their image."""
+    sources = _find_sources(labels, image_sets)
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in list_images(images):
         by_stem[path.stem].append(path)
@@ -249,7 +291,8 @@ def _read_objects(source: Path, root: ElementTree.Element) -> list[_Object]:
             if element.find(f"bndbox/{key}") is None:
                 raise DataError(f"{source}: object {number} ({name}): has no bndbox/{key}. Add it.")
             corners.append(_optional_number(source, element, f"bndbox/{key}"))
-        objects.append(_Object(name, tuple(corners)))
+        difficult = _optional_number(source, element, "difficult") != 0
+        objects.append(_Object(name, tuple(corners), difficult))
     return objects
 
 
@@ -258,8 +301,8 @@ def _boxes(
     category_ids: dict[str, int],
     one_based: bool,
     report: ConversionReport,
-) -> list[tuple[str, list[float]]]:
-    """Class name and COCO box of each object kept; what is not kept goes to the report."""
+) -> list[tuple[str, list[float], bool]]:
+    """Name, COCO box and ``difficult`` of what is kept; what is not kept goes to the report."""
     boxes = []
     for obj in annotation.objects:
         if obj.name not in category_ids:
@@ -281,5 +324,6 @@ def _boxes(
         if (left, top, right, bottom) != (xmin, ymin, xmax, ymax):
             report.clipped.append(f"{case}: beyond {annotation.width}x{annotation.height}")
         box = (left, top, right - left, bottom - top)
-        boxes.append((obj.name, [int(v) if v == int(v) else v for v in box]))
+        numbers = [int(v) if v == int(v) else v for v in box]
+        boxes.append((obj.name, numbers, obj.difficult))
     return boxes

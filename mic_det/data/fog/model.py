@@ -64,13 +64,33 @@ def add_fog(
         ValueError: for shapes that do not fit, other dtypes, or values out of range.
     """
     image = np.asarray(image)
+    distance = np.asarray(distance)
+    if distance.shape != image.shape[:2]:
+        raise ValueError(f"distance has shape {distance.shape}, image needs {image.shape[:2]}")
+    return blend(image, transmission(distance, beta), light)
+
+
+def blend(
+    image: NDArray, t: NDArray[np.floating], light: ArrayLike
+) -> NDArray[np.uint8] | NDArray[np.floating]:
+    """`add_fog` for a transmission that is known: ``image * t + light * (1 - t)``.
+
+    Args:
+        image, light: as in `add_fog`.
+        t: (H, W) transmission, each in [0, 1].
+
+    Raises:
+        ValueError: for shapes that do not fit, other dtypes, or values out of range.
+    """
+    image = np.asarray(image)
     if image.ndim != 3:
         raise ValueError(f"image must be (H, W, C), got shape {image.shape}")
     if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
         raise ValueError(f"image must be uint8 or floating point, got {image.dtype}")
-    distance = np.asarray(distance)
-    if distance.shape != image.shape[:2]:
-        raise ValueError(f"distance has shape {distance.shape}, image needs {image.shape[:2]}")
+    if t.shape != image.shape[:2]:
+        raise ValueError(f"transmission has shape {t.shape}, image needs {image.shape[:2]}")
+    if not np.all((t >= 0) & (t <= 1)):
+        raise ValueError("transmission must be in [0, 1] everywhere")
     light = np.asarray(light, dtype=np.float64)
     if light.shape not in ((), (1,), (image.shape[2],)):
         raise ValueError(f"light must be a number or {image.shape[2]} numbers, got {light.shape}")
@@ -79,7 +99,7 @@ def add_fog(
     if image.dtype == np.uint8 and np.any(light > 255):
         raise ValueError("light must be <= 255 for a uint8 image")
 
-    t = transmission(distance, beta)[:, :, None]
+    t = t[:, :, None]
     work = np.float64 if image.dtype == np.uint8 else image.dtype
     foggy = image.astype(work) * t + light * (1.0 - t)
     if image.dtype == np.uint8:
