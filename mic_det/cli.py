@@ -6,8 +6,16 @@ import sys
 from collections.abc import Callable
 
 from mic_det.config import ConfigError
-from mic_det.data.coco import DataError
+from mic_det.data.errors import DataError
 from mic_det.engine.runs import RunError
+
+
+def own_words(error: Exception) -> str:
+    """The message of an error; without the traceback that a worker of a data loader adds to it."""
+    text = str(error)
+    if text.startswith("Caught "):
+        return text.rpartition(f"{type(error).__name__}: ")[2].strip()
+    return text
 
 
 def run_tool(main: Callable[[], None]) -> None:
@@ -15,7 +23,7 @@ def run_tool(main: Callable[[], None]) -> None:
     try:
         main()
     except (ConfigError, DataError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {own_words(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nStopped; the same command goes on from here.", file=sys.stderr)

@@ -11,6 +11,7 @@ from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from torch import nn
 
 from mic_det.data.catalog import evaluation_json, labelled_dicts
+from mic_det.data.mapper import DomainMapper
 
 
 class AP50Evaluator(COCOEvaluator):
@@ -45,7 +46,11 @@ def evaluate_model(cfg: CfgNode, model: nn.Module, output_dir: str | None = None
         json_file = evaluation_json(name)
         MetadataCatalog.get(name).json_file = json_file
         loader = build_detection_test_loader(
-            cfg, name, dataset=labelled_dicts(name), num_workers=cfg.DATALOADER.NUM_WORKERS
+            cfg,
+            name,
+            dataset=labelled_dicts(name),
+            mapper=DomainMapper(cfg, is_train=False),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
         evaluator = AP50Evaluator(
             name,
