@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from mic_det.config import ConfigError
-from mic_det.data.errors import DataError
-from mic_det.engine.runs import RunError
+from mic_det.errors import UserError
 
 
 def own_words(error: Exception) -> str:
@@ -22,7 +20,7 @@ def run_tool(main: Callable[[], None]) -> None:
     """Call ``main``; an error that a user can mend ends in its message and exit code 2."""
     try:
         main()
-    except (ConfigError, DataError, RunError) as error:
+    except UserError as error:
         print(f"error: {own_words(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ import yaml
 
 from mic_det.core import QUALITY_MODES
 from mic_det.env import require_detectron2
+from mic_det.errors import UserError
 
 require_detectron2()
 
@@ -25,7 +26,7 @@ from detectron2.config import get_cfg as detectron2_cfg  # noqa: E402
 TEST_MODELS = ("student", "teacher")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A configuration that cannot be meant; the message says which key and what to do."""
 
 

@@ -35,6 +35,7 @@ class DomainReport:
         images_with: images that have a box of the class, by class.
         sides: of each box, the side in pixels of a square of its area; (N,) by class.
         boxes_per_image: boxes of each labelled image.
+        left_out: boxes of classes that are not among those the domain was registered with.
         errors: what makes the domain unusable; file, record and remedy each.
         warnings: what is put right or left out, and what is strange.
     """
@@ -48,6 +49,7 @@ class DomainReport:
     images_with: dict[str, int] = field(default_factory=dict)
     sides: dict[str, np.ndarray] = field(default_factory=dict)
     boxes_per_image: list[int] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -58,12 +60,13 @@ class DomainReport:
 
 
 def check_domain(
-    name: str, *, decode: bool = True, progress: Progress | None = None
+    name: str, *, labels: bool = True, decode: bool = True, progress: Progress | None = None
 ) -> DomainReport:
     """Everything about a domain. Problems are reported, not raised.
 
     Args:
         name: a registered domain.
+        labels: check its annotations too, if it has any.
         decode: read every image in full; without, only list them.
         progress: shows how far the images are.
     """
@@ -76,7 +79,7 @@ def check_domain(
         report.errors.append(str(error))
         return report
     report.images = len(paths)
-    report.labelled = domain.annotations is not None
+    report.labelled = labels and domain.annotations is not None
     records = _read_labels(name, report) if report.labelled else {}
     if decode:
         _read_images(paths, records, report, progress)
@@ -97,10 +100,7 @@ def _read_labels(name: str, report: DomainReport) -> dict[str, dict[str, Any]]:
         report.errors.append(str(error))
         return {}
     report.warnings += selection.notes
-    report.warnings += [
-        f"{name}: class {each!r}: {count} boxes left out, as it is not among the domain's classes."
-        for each, count in selection.left_out.items()
-    ]
+    report.left_out = selection.left_out
     report.classes = list(selection.classes)
     report.labelled_images = len(records)
     sides: dict[int, list[float]] = {k: [] for k in range(len(report.classes))}

@@ -20,6 +20,9 @@ def check_text(report: DomainReport) -> str:
     lines = [headline(report)]
     if report.sides:
         lines.append(class_table(report))
+    if report.left_out:
+        counts = ", ".join(f"{name} ({count})" for name, count in sorted(report.left_out.items()))
+        lines.append(f"left out, as the domain's classes do not name them: {counts}")
     for title, problems in (("error", report.errors), ("warning", report.warnings)):
         if problems:
             lines.append(f"{len(problems)} {title}{'s' * (len(problems) > 1)}:")
@@ -58,10 +61,11 @@ def class_table(report: DomainReport) -> str:
             large = 100 * np.mean(sides >= MEDIUM)
             row += [f"{middle:.0f}", f"{low:.0f}..{high:.0f}"]
             row += [f"{small:.0f}", f"{100 - small - large:.0f}", f"{large:.0f}"]
-        rows.append(row)
+        rows.append(row + [""] * (8 - len(row)))
     headers = ["class", "boxes", "images", "median side", "5..95 %"]
     headers += [f"% <{SMALL} px", f"% <{MEDIUM}", f"% >={MEDIUM}"]
-    return tabulate(rows, headers=headers, disable_numparse=True, stralign="right")
+    aligned = ["left"] + ["right"] * (len(headers) - 1)
+    return tabulate(rows, headers=headers, disable_numparse=True, colalign=aligned)
 
 
 def statistics(report: DomainReport) -> dict[str, Any]:
@@ -91,6 +95,7 @@ def statistics(report: DomainReport) -> dict[str, Any]:
             }
             for name, sides in report.sides.items()
         ],
+        "left_out": report.left_out,
         "errors": report.errors,
         "warnings": report.warnings,
     }

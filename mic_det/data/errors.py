@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from mic_det.errors import UserError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -14,7 +16,7 @@ Result = TypeVar("Result")
 _NAMED = 20
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Data on disk are missing or broken. The message names the file, the field and the remedy."""
 
 
