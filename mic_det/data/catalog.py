@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
@@ -23,7 +23,7 @@ from mic_det.data.classes import Selection, select
 from mic_det.data.domain import DEFAULT_REMEDY, Domain, check_told
 from mic_det.data.errors import DataError
 from mic_det.data.files import cache_folder, write_text_atomically
-from mic_det.data.images import list_images
+from mic_det.data.images import is_file, list_images
 
 logger = logging.getLogger(__name__)
 
@@ -291,23 +291,21 @@ def _to_detectron2(selection: Selection, folder: Path) -> list[dict]:
 
 
 def _raise_if_no_such_images(domain: Domain, dicts: list[dict]) -> None:
-    absent = [d["file_name"] for d in dicts if not Path(d["file_name"]).is_file()]
+    absent = [d["file_name"] for d in dicts if not is_file(Path(d["file_name"]))]
     if absent:
+        there = list_images(domain.folder())  # raises if the folder itself is what is wrong
         raise DataError(
             f"{domain.annotation_path()}: images[].file_name: {len(absent)} of {len(dicts)} are no "
             f"file in the folder of images, the first is {absent[0]}. "
-            f"{_similar(Path(absent[0]), domain.folder())}Correct the folder of images "
+            f"{_similar(absent[0], there)}Correct the folder of images "
             "or the file names."
         )
 
 
-def _similar(absent: Path, folder: Path) -> str:
+def _similar(absent: str, there: Iterable[Path]) -> str:
     """A sentence on images that the name may mean, if there are any."""
-    stem = absent.name.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0].lower()
-    try:
-        found = [path for path in list_images(folder) if path.stem.lower() == stem]
-    except DataError:
-        return ""
+    stem = PureWindowsPath(absent).stem.lower()  # takes / and \
+    found = [path for path in there if path.stem.lower() == stem]
     return f"There is {' and '.join(map(str, found[:3]))}. " if found else ""
 
 

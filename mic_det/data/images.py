@@ -70,6 +70,14 @@ def _check_name(path: Path) -> None:
         ) from None
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there and may be looked at."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def walk(folder: Path, _above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
     """Files in ``folder`` and its sub-folders but the hidden ones; links are followed.
 

@@ -138,11 +138,8 @@ def _find_image(
     known_suffix = PureWindowsPath(name).suffix.lower() in IMAGE_SUFFIXES
     stem = PureWindowsPath(name).stem if known_suffix else name
     candidates = by_stem.get(stem) or by_stem.get(source.stem) or []
-    for narrower in (
-        [path for path in candidates if path.parent == folder],
-        [path for path in candidates if path.name == name],
-    ):
-        candidates = narrower or candidates
+    candidates = [path for path in candidates if path.parent == folder] or candidates
+    candidates = [path for path in candidates if path.name == name] or candidates
     if len(candidates) > 1:
         raise DataError(
             f"{source}: filename: {name!r} may be {' or '.join(map(str, candidates))}. "

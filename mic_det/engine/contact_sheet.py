@@ -31,6 +31,8 @@ def contact_sheet(
 ) -> np.ndarray:
     """Images with their boxes in a grid, and below what colour each class has.
 
+    Boxes are named only where there are more classes than colours: names would hide small objects.
+
     Args:
         records: Detectron2 dataset dicts, at least one; boxes are ``[x, y, width, height]``.
         names: of the classes.
@@ -70,7 +72,11 @@ def _picture(record: dict[str, Any], names: Sequence[str], width: int) -> np.nda
     title = str(record.get("image_id", ""))
     title = title if isinstance(record.get("image_id"), str) else path.name
     title = title if len(title) <= _TITLE else "..." + title[3 - _TITLE :]
-    return titled(draw_boxes(small, corners, classes, names, scale=1), title)
+    if len(names) > len(PALETTE):  # colours alone do not tell the classes apart
+        return titled(draw_boxes(small, corners, classes, names, scale=1), title)
+    for (x0, y0, x1, y1), k in zip(corners.round().astype(int).tolist(), classes, strict=True):
+        cv2.rectangle(small, (x0, y0), (x1, y1), PALETTE[k], 2)
+    return titled(small, title)
 
 
 def _padded(picture: np.ndarray, height: int) -> np.ndarray:
