@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -160,8 +161,8 @@ def _find_domain_files(paths: Sequence[str], beside: Path | None, origin: str) -
         raise ConfigError(f"{origin}: DATASETS.REGISTER is a list of files: [{paths}]")
     found = []
     for path in paths:
-        folders = ([] if beside is None else [beside]) + [Path.cwd()]
-        places = [(folder / Path(path).expanduser()).absolute() for folder in folders]
+        folders = ([] if beside is None else [beside.absolute()]) + [Path.cwd()]
+        places = [Path(os.path.normpath(folder / Path(path).expanduser())) for folder in folders]
         there = [place for place in places if place.is_file()]
         if not there:
             looked = " and ".join(dict.fromkeys(str(place.parent) for place in places))

@@ -323,7 +323,7 @@ CASES = [
         *("{}/boxes.json: is a file, not a folder", "Check the paths"),
     ),
     told_case(
-        "pattern that fits nothing", lambda r: {"pattern": "*.gif"}, "'*.gif'", "Check the file and"
+        "pattern that fits nothing", lambda r: {"pattern": "*.gif"}, "no image named like '*.gif'"
     ),
     told_case(
         "annotations missing", lambda r: {"annotations": r / "x.json"}, "{}/x.json: not there"

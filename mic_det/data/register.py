@@ -69,16 +69,20 @@ def register_yaml(path: str | Path) -> list[str]:
     return list(entries)
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _Loader(yaml.SafeLoader):
     """YAML in which a key may occur once only."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for (key_node, _), key in zip(node.value, keys, strict=True):
-            if key != "<<" and keys.count(key) > 1:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != _MERGE and str(key.value) in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} occurs twice", key_node.start_mark
+                    None, None, f"{key.value!r} occurs twice", key.start_mark
                 )
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
