@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,8 @@ import pytest
 from PIL import Image
 from small_domain import make_domain, write_coco_file
 
-from mic_det.data.catalog import register_domain
+from mic_det.cli import run_tool
+from mic_det.data.catalog import register_domain, unregister_domain
 from mic_det.data.check import check_domain
 from mic_det.data.check_text import check_text, statistics
 from mic_det.data.coco import read_coco
@@ -24,6 +28,7 @@ from mic_det.engine.visualise import PALETTE
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 REPOSITORY = Path(__file__).parents[1]
+TOOL = REPOSITORY / "tools/datasets.py"
 DOMAINS = """
 day: {images: images, annotations: xml}
 night: {images: images}
@@ -37,18 +42,47 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "tools/datasets.py", *map(str, arguments)],
-        cwd=REPOSITORY,
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(capsys, monkeypatch) -> Callable[..., Done]:
+    """The tool in this process, which has loaded torch already."""
+    spec = importlib.util.spec_from_file_location("datasets_tool", TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def call(*arguments: object) -> Done:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["datasets.py", *map(str, arguments)])
+        code = 0
+        try:
+            run_tool(tool.main)
+        except SystemExit as end:
+            code = end.code
+        output = capsys.readouterr()
+        return Done(code, output.out, output.err)
+
+    return call
+
+
+def test_the_command_line_as_a_process(root):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", TOOL, "check", root / "mine.yaml", "gone"],
         text=True,
         capture_output=True,
         check=False,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
+    assert done.returncode == 1, done.stderr
+    assert "Domain 'gone': not registered" in done.stdout and "Traceback" not in done.stderr
 
 
-def test_check_and_preview_of_a_yaml(root, tmp_path):
+def test_check_and_preview_of_a_yaml(run, root, tmp_path):
     done = run("check", root / "mine.yaml")
     assert done.returncode == 0, done.stderr
     for text in (
@@ -64,7 +98,7 @@ def test_check_and_preview_of_a_yaml(root, tmp_path):
         assert sheet.width == 2 * 128 + 6
 
 
-def test_check_fails_on_errors_and_says_which(root):
+def test_check_fails_on_errors_and_says_which(run, root):
     (root / "xml/a.xml").write_text("<annotation>")
     (root / "xml/c d.xml").write_text("")
     (root / "images/sub/b.jpg").write_bytes(b"")
@@ -77,7 +111,7 @@ def test_check_fails_on_errors_and_says_which(root):
     assert "errors: mend them before training." in done.stdout
 
 
-def test_a_config_is_checked_with_its_classes(root, tmp_path):
+def test_a_config_is_checked_with_its_classes(run, root):
     (root / "val.json").write_text((root / "boxes.json").read_text().replace("car", "tram"))
     with (root / "mine.yaml").open("a") as file:
         file.write("val: {images: images, annotations: val.json}\n")
@@ -88,6 +122,7 @@ def test_a_config_is_checked_with_its_classes(root, tmp_path):
     done = run("check", root / "train.yaml")
     assert done.returncode == 1, done.stderr
     assert "'tram' (2 boxes): no class of the model, which has 'car', 'person'" in done.stdout
+    unregister_domain("val")
     text = (root / "mine.yaml").read_text()
     (root / "mine.yaml").write_text(text.replace("val.json}", "val.json, aliases: {tram: car}}"))
     done = run("check", root / "train.yaml")
@@ -95,7 +130,7 @@ def test_a_config_is_checked_with_its_classes(root, tmp_path):
     assert "classes fit: car, person" in done.stdout
 
 
-def test_unknown_names_and_files_end_in_a_message(tmp_path):
+def test_unknown_names_and_files_end_in_a_message(run, tmp_path):
     done = run("check", "no_such_domain", "--quick")
     assert done.returncode == 1 and "'no_such_domain': not registered" in done.stdout
     done = run("stats", tmp_path / "gone.yaml")
@@ -148,7 +183,7 @@ def test_many_problems_are_counted_and_some_shown(root):
     report = check_domain("t")
     assert len(report.errors) == 30
     text = check_text(report)
-    assert "30 errors:" in text and "... and 10 more" in text and "x7.png" in text
+    assert "30 errors:" in text and "... and 10 more" in text and "x11.png" in text
     assert "no errors" not in text
     assert not check_domain("t", decode=False).errors
 
@@ -204,7 +239,7 @@ def test_converters_write_what_registering_the_folder_reads(root, tmp_path, caps
     assert [c["name"] for c in read_coco(output)["categories"]] == ["person"]
 
 
-def test_every_converter_has_a_command_line():
+def test_every_converter_has_a_command_line(run):
     done = run("convert", "--help")
     assert done.returncode == 0
     assert {"voc", "yolo", "cityscapes"} <= CONVERTERS.keys()
@@ -212,7 +247,7 @@ def test_every_converter_has_a_command_line():
         assert name in done.stdout and converter.title in done.stdout
 
 
-def test_output_that_cannot_be_written_is_named(root, tmp_path):
+def test_output_that_cannot_be_written_is_named(run, root, tmp_path):
     (tmp_path / "file").touch()
     done = run(
         *("convert", "yolo", "--images", root / "images", "--labels", root / "txt"),
