@@ -15,6 +15,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from small_domain import make_domain, write_coco_file
 
 from mic_det.data.catalog import evaluation_json, fit_classes, labelled_dicts, register_domain
+from mic_det.data.coco import read_coco
 from mic_det.data.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
@@ -163,7 +164,13 @@ def test_a_source_that_was_a_test_set_has_its_own_classes_again(tmp_path):
     domain(tmp_path, "a", classes=["car"])
     domain(tmp_path, "b", renamed((1, "car"), (2, "car wash")))
     fit_classes(["a"], ["b"])
+    with pytest.raises(DataError):
+        evaluation_json("b")
     assert fit_classes(["b"]) == ["car", "car wash"]
+    assert len(read_coco(Path(evaluation_json("b")))["categories"]) == 2
+    domain(tmp_path, "c", classes=["person", "car"])
+    fit_classes(["a"], ["c"])
+    assert fit_classes(["c"]) == MetadataCatalog.get("c").thing_classes == ["person", "car"]
 
 
 @pytest.mark.parametrize("labelling", ["xml", "txt"])

@@ -16,10 +16,12 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from tqdm import tqdm
 
 from mic_det.cli import run_tool
 from mic_det.config import ConfigError, load_config
@@ -27,7 +29,7 @@ from mic_det.data.builtin import register_builtin
 from mic_det.data.catalog import get_domain, load_labels, unlabelled_dicts
 from mic_det.data.check import DomainReport, check_domain
 from mic_det.data.check_text import check_text, class_table, headline, statistics
-from mic_det.data.convert import CONVERTERS, progress_bar, run_parsed
+from mic_det.data.convert import CONVERTERS, run_parsed
 from mic_det.data.errors import DataError
 from mic_det.data.register import register_from_config, register_yaml
 
@@ -67,10 +69,15 @@ def _is_config(path: Path) -> bool:
     return isinstance(content, dict) and bool({"_BASE_", "DATASETS", "MODEL"} & content.keys())
 
 
+def _bar(results: Iterable, total: int, title: str) -> Iterable:
+    """A bar that is gone when it is done, and only where somebody looks."""
+    return tqdm(results, total=total, desc=title, unit="image", leave=False, disable=None)
+
+
 def _reports(arguments: argparse.Namespace) -> tuple[list[DomainReport], list[Any]]:
     domains, configs = domains_of(arguments.data)
     reports = [
-        check_domain(name, labels=labels, decode=not arguments.quick, progress=progress_bar)
+        check_domain(name, labels=labels, decode=not arguments.quick, progress=_bar)
         for name, labels in domains.items()
     ]
     return reports, configs

@@ -102,7 +102,8 @@ def register_domain(
         if _DOMAINS.get(name) == domain:
             return
         raise DataError(
-            f"Domain {name!r}: the name is taken already, by other data. Choose another name."
+            f"Domain {name!r}: the name is taken already, by other data. Choose another name, or "
+            "call mic_det.data.unregister_domain first."
         )
     _DOMAINS[name] = domain
     load = labelled_dicts if annotations is not None else unlabelled_dicts
@@ -246,8 +247,11 @@ def fit_classes(sources: Sequence[str], others: Sequence[str] = ()) -> list[str]
         DataError: if the first source cannot be read.
     """
     first, *rest = sources
-    _TRAINED.pop(first, None)
+    if _TRAINED.pop(first, None) is not None:
+        MetadataCatalog.get(first).__dict__.pop("json_file", None)
     classes = _own_classes(first)
+    if first in _DOMAINS:
+        MetadataCatalog.get(first).__dict__["thing_classes"] = list(classes)
     for name in (*rest, *others):
         if name in _DOMAINS and name != first and _TRAINED.get(name) != tuple(classes):
             _TRAINED[name] = tuple(classes)

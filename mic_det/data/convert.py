@@ -128,8 +128,8 @@ def _run_cityscapes(arguments: Namespace) -> None:
 
 
 def progress_bar(results: Iterable, total: int, title: str) -> Iterable:
-    """A bar on standard error, where that is a terminal."""
-    return tqdm(results, total=total, desc=title, unit="image", leave=False, disable=None)
+    """A bar on standard error."""
+    return tqdm(results, total=total, desc=title, unit="image")
 
 
 def run_converter(name: str, argv: Sequence[str]) -> None:
