@@ -29,7 +29,7 @@ from mic_det.data.builtin import register_builtin
 from mic_det.data.catalog import get_domain, load_labels, unlabelled_dicts
 from mic_det.data.check import DomainReport, check_domain
 from mic_det.data.check_text import check_text, class_table, headline, statistics
-from mic_det.data.convert import CONVERTERS, run_parsed
+from mic_det.data.converters import CONVERTERS, run_parsed
 from mic_det.data.errors import DataError
 from mic_det.data.register import register_from_config, register_yaml
 
