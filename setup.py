@@ -27,6 +27,7 @@ setup(
         "numpy>=1.26",
         "opencv-python-headless>=4.9",
         "pillow>=10",
+        "pyyaml>=5.4",
         "matplotlib>=3.8",
         "tabulate>=0.9",
         "tensorboard>=2.15",

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+import yaml
 
 from mic_det.core import QUALITY_MODES
 from mic_det.env import require_detectron2
+from mic_det.errors import UserError
 
 require_detectron2()
 
@@ -24,7 +27,7 @@ from detectron2.config import get_cfg as detectron2_cfg  # noqa: E402
 TEST_MODELS = ("student", "teacher")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A configuration that cannot be meant; the message says which key and what to do."""
 
 
@@ -33,6 +36,9 @@ def add_mic_config(cfg: CN) -> None:
     # Registered domains whose images, and nothing else, are used as the target. DATASETS.TRAIN
     # stays the labelled source, DATASETS.TEST the labelled sets to evaluate on.
     cfg.DATASETS.TARGET = ()
+    # YAML files of domains to register (docs/datasets.md). A path is relative to the config file
+    # that names it, or, if nothing is there or it is from the command line, to the working folder.
+    cfg.DATASETS.REGISTER = ()
     # Light photometric jitter of training images of both domains: factors of brightness, contrast
     # and saturation are uniform in 1 -+ this. 0 switches it off.
     cfg.INPUT.COLOR_JITTER = 0.0
@@ -156,6 +162,34 @@ def _read(path: str | Path) -> CN:
         raise ConfigError(f"{path}: cannot be read as a configuration: {error}") from error
 
 
+def _naming_file(path: Path) -> Path:
+    """The config file that sets DATASETS.REGISTER: ``path`` or the first of its bases to do so."""
+    content = yaml.safe_load(path.read_bytes())
+    base = content.get("_BASE_")
+    if not isinstance(base, str) or "REGISTER" in (content.get("DATASETS") or {}):
+        return path
+    return _naming_file(path.parent / Path(base).expanduser())
+
+
+def _find_domain_files(paths: Sequence[str], beside: Path | None, origin: str) -> tuple[str, ...]:
+    """Absolute paths of DATASETS.REGISTER, looked for in ``beside`` and in the working folder."""
+    if isinstance(paths, str):
+        raise ConfigError(f"{origin}: DATASETS.REGISTER is a list of files: [{paths}]")
+    found = []
+    for path in paths:
+        folders = ([] if beside is None else [beside.absolute()]) + [Path.cwd()]
+        places = [Path(os.path.normpath(folder / Path(path).expanduser())) for folder in folders]
+        there = [place for place in places if place.is_file()]
+        if not there:
+            looked = " and ".join(dict.fromkeys(str(place.parent) for place in places))
+            raise ConfigError(
+                f"{origin}: DATASETS.REGISTER: no file {path} (looked in {looked}). Correct the "
+                "path; it is relative to the config file that names it, or to the working folder."
+            )
+        found.append(str(there[0]))
+    return tuple(found)
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CN:
     """Read a YAML config and ``KEY VALUE`` overrides on top of the defaults; frozen and checked.
 
@@ -173,10 +207,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CN:
         cfg.merge_from_other_cfg(loaded)
     except (ValueError, AssertionError, KeyError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    named = cfg.DATASETS.REGISTER
     try:
         cfg.merge_from_list(list(overrides))
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"command line: {error}") from error
+    if "DATASETS.REGISTER" in overrides[::2]:
+        found = _find_domain_files(cfg.DATASETS.REGISTER, None, "command line")
+    else:
+        beside = _naming_file(Path(path)).parent if named else None
+        found = _find_domain_files(named, beside, str(path))
+    cfg.DATASETS.REGISTER = found
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logging.getLogger(__name__).warning("No GPU here: MODEL.DEVICE is set to cpu.")
         cfg.MODEL.DEVICE = "cpu"

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
-from mic_det.data import builtin, catalog
+from mic_det.data import builtin
 from mic_det.data.builtin import register_builtin
 from mic_det.data.catalog import (
     evaluation_json,
@@ -37,21 +36,7 @@ from mic_det.data.coco import DataError, read_coco, write_coco
 REPOSITORY = Path(__file__).parents[1]
 
 
-@pytest.fixture(autouse=True)
-def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A cache of its own, and the catalogs as they were."""
-    monkeypatch.setenv("MIC_DET_CACHE", str(tmp_path / "cache"))
-    domains, entries = dict(catalog._DOMAINS), dict(builtin._registered)
-    data, metadata = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
-    yield
-    for table, before in (
-        (catalog._DOMAINS, domains),
-        (builtin._registered, entries),
-        (DatasetCatalog.data, data),
-        (MetadataCatalog.data, metadata),
-    ):
-        table.clear()
-        table.update(before)
+pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 
 def sample() -> dict:
@@ -143,34 +128,15 @@ def test_class_that_the_file_does_not_have(folder: Path):
 def test_boxes_without_area_are_left_out_and_said(folder: Path, caplog: pytest.LogCaptureFixture):
     data = sample()
     data["annotations"][0]["bbox"] = [1, 2, 0, 5]
-    data["annotations"][1]["bbox"] = [1, 2, 5, -1]
+    data["annotations"][1]["bbox"] = [1, 2, 5, 0]
     (folder / "boxes.json").write_text(json.dumps(data))
     register(folder)
     assert len(labelled_dicts("t")[1]["annotations"]) == 2
-    assert "left out 2 annotations" in caplog.text
+    assert "bbox has no area: 2 times, first [1, 2, 0, 5] (annotations[0], id 1)" in caplog.text
+    assert [a["id"] for a in read_coco(Path(evaluation_json("t")))["annotations"]] == [3, 4]
 
 
 # ---- target domains --------------------------------------------------------------------------
-
-
-_opened: list[str] | None = None
-
-
-def _note_opened(event: str, arguments: tuple) -> None:
-    if event == "open" and _opened is not None:
-        _opened.append(str(arguments[0]))
-
-
-@pytest.fixture
-def opened() -> Iterator[list[str]]:
-    """Paths that this process opened since the test began."""
-    global _opened
-    if not hasattr(sys, "_mic_det_test_hook"):  # an audit hook stays for good: one is enough
-        sys.addaudithook(_note_opened)
-        sys._mic_det_test_hook = True
-    _opened = []
-    yield _opened
-    _opened = None
 
 
 def trap_directory(path: Path) -> None:

@@ -115,7 +115,7 @@ def test_one_based_boxes_include_their_last_pixel(folders):
     # Read the other way, the single pixel has no width and the full image starts at 1.
     data, report = voc_to_coco(images, labels, classes=["car"])
     assert boxes(data) == [("b.jpg", "car", 1, 1, 63, 47)]
-    assert len(report.dropped) == 1
+    assert len(report.empty) == 1 and not report.dropped
 
 
 def test_classes_are_kept_in_the_given_order_and_others_counted(folders):
@@ -148,14 +148,14 @@ def test_bad_boxes_are_reported_with_the_file(folders):
     data, report = voc_to_coco(images, labels, classes=["car"])
     assert boxes(data) == [("c.JPG", "car", 0, 40, 20, 8)]
     source = str(labels / "c.xml")
+    assert report.empty == [f"{source}: car (10, 10, 10, 20): width or height is zero"]
     assert report.dropped == [
-        f"{source}: car (10, 10, 10, 20): width or height is not positive",
-        f"{source}: car (10, 20, 15, 12): width or height is not positive",
+        f"{source}: car (10, 20, 15, 12): width or height is negative",
         f"{source}: car (70, 1, 90, 9): outside 64x48",
         f"{source}: car (64, 0, 70, 9): outside 64x48",
     ]
     assert report.clipped == [f"{source}: car (-5, 40, 20, 60): beyond 64x48"]
-    for line in (*report.dropped, *report.clipped):
+    for line in (*report.empty, *report.dropped, *report.clipped):
         assert line in report.text()
 
 

@@ -74,9 +74,10 @@ def table(results: dict[str, dict]) -> str:
 
 def picture(runs: list[Run], count: int, threshold: float):
     """The same target images as source-only and as MIC see them, beside the ground truth."""
-    from detectron2.data import DatasetMapper, MetadataCatalog
+    from detectron2.data import MetadataCatalog
 
     from mic_det.data.catalog import labelled_dicts
+    from mic_det.data.mapper import DomainMapper
     from mic_det.engine import load_for_evaluation
     from mic_det.engine.visualise import detect, draw_boxes, grid, titled
 
@@ -91,7 +92,7 @@ def picture(runs: list[Run], count: int, threshold: float):
         cfg.MODEL.WEIGHTS = str(run.folder / "model_final.pth")
         student, teacher = load_for_evaluation(cfg)
         model = (student if cfg.TEST.SERVE == "student" else teacher.model).eval()
-        mapper = DatasetMapper(cfg, is_train=False)
+        mapper = DomainMapper(cfg, is_train=False)
         column = []
         for record in chosen:
             found = detect(model, mapper(dict(record)), threshold)

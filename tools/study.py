@@ -19,9 +19,9 @@ from scipy.stats import spearmanr
 from tabulate import tabulate
 
 from mic_det.cli import run_tool
-from mic_det.data.builtin import register_builtin
 from mic_det.data.catalog import missing_data_message
-from mic_det.data.coco import DataError
+from mic_det.data.errors import DataError
+from mic_det.data.register import register_from_config
 from mic_det.engine.report import ap50_rows
 from mic_det.engine.runs import REPOSITORY, ProgressPrinter, Run, run_all
 
@@ -124,13 +124,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("overrides", nargs="*", help="KEY VALUE for all runs, after --")
     arguments = parser.parse_args()
-    register_builtin()
     methods = {name: METHODS[name] for name in ("burn_in", *arguments.methods)}
     methods |= {name: ("mic", tuple(pairs)) for name, *pairs in arguments.variant}
     output = arguments.output or REPOSITORY / "output" / "study" / arguments.setting
     output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     runs = build_runs(arguments.setting, methods, arguments.seeds, output, arguments.overrides)
+    for run in runs:
+        register_from_config(run.cfg)
     data = [run.cfg.DATASETS for run in runs]
     message = missing_data_message(
         [name for each in data for name in (*each.TRAIN, *each.TEST)],

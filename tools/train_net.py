@@ -16,9 +16,9 @@ from detectron2.utils import comm
 
 from mic_det.cli import run_tool
 from mic_det.config import load_config
-from mic_det.data.builtin import register_builtin
 from mic_det.data.catalog import missing_data_message
-from mic_det.data.coco import DataError
+from mic_det.data.errors import DataError
+from mic_det.data.register import register_from_config
 from mic_det.engine import build_trainer, load_for_evaluation
 from mic_det.engine.build import check_classes, evaluate
 from mic_det.engine.report import results_table
@@ -42,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
 def prepare(arguments: argparse.Namespace):
     """The checked configuration; raises with one message if data that it names are missing."""
     cfg = load_config(arguments.config_file, arguments.opts)
-    register_builtin()
+    register_from_config(cfg)
     labelled, unlabelled = cfg.DATASETS.TEST, ()
     if not arguments.eval_only:
         labelled, unlabelled = (*cfg.DATASETS.TRAIN, *labelled), cfg.DATASETS.TARGET
@@ -58,7 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
     default_setup(cfg, arguments)
     logger.info("Installation: %s", json.dumps(describe()))
     if arguments.eval_only:
-        check_classes(cfg)
+        check_classes(cfg, training=False)
         results = evaluate(cfg, *load_for_evaluation(cfg, resume=arguments.resume))
     else:
         trainer = build_trainer(cfg, resume=arguments.resume)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mic_det.data.benchmarks import benchmark_entries
@@ -28,13 +28,19 @@ def default_root() -> Path:
     return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets")
 
 
-def register_builtin(root: Path | None = None) -> None:
+def is_registered() -> bool:
+    """Whether `register_builtin` was called in this process."""
+    return bool(_registered)
+
+
+def register_builtin(root: Path | None = None, leave_out: Collection[str] = ()) -> None:
     """Register all built-in domains; no file is read, and none needs to be there.
 
     Calling it again is harmless; with another root the domains are looked for there from then on.
 
     Args:
         root: folder of data sets; `default_root` if None.
+        leave_out: names not to register, as they are taken.
 
     Raises:
         DataError: if one of the names is taken by other data.
@@ -42,6 +48,8 @@ def register_builtin(root: Path | None = None) -> None:
     root = (default_root() if root is None else Path(root)).expanduser().absolute()
     for entry in builtin_entries(root):
         name = str(entry["name"])
+        if name in leave_out:
+            continue
         if name in _registered and _registered[name] != entry:
             unregister_domain(name)
         register_domain(**entry)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Domains by name: folders of images, with or without COCO annotations, for Detectron2's catalogs.
+"""Domains by name: folders of images, with or without annotations, for Detectron2's catalogs.
 
 Nothing is read when a domain is registered. A domain used as an unlabelled target goes through
 `unlabelled_dicts`, which lists image files and never opens the annotations.
@@ -10,27 +10,29 @@ import difflib
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PureWindowsPath
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.structures import BoxMode
 
-from mic_det.data.coco import (
-    DataError,
-    Selection,
-    read_coco,
-    select,
-    write_text_atomically,
-)
-from mic_det.data.domain import DEFAULT_REMEDY, Domain
+from mic_det.data.annotations import read_annotations
+from mic_det.data.classes import Selection, select
+from mic_det.data.domain import DEFAULT_REMEDY, Domain, check_told
+from mic_det.data.errors import DataError
+from mic_det.data.files import cache_folder, write_text_atomically
+from mic_det.data.images import is_file, list_images
 
 logger = logging.getLogger(__name__)
 
 
 _DOMAINS: dict[str, Domain] = {}
+# Classes of the model that a domain is used with, if `fit_classes` was told.
+_TRAINED: dict[str, tuple[str, ...]] = {}
+# What was said about a domain once is not said again each time its labels are read.
+_SAID: set[str] = set()
 
 
 class _DomainMetadata(Metadata):
@@ -57,6 +59,8 @@ def register_domain(
     classes: Sequence[str] | None = None,
     pattern: str = "*",
     *,
+    aliases: Mapping[str, str] | None = None,
+    one_based: bool = False,
     prepare: Callable[[], Path] | None = None,
     remedy: str = DEFAULT_REMEDY,
     image_list: str | Path | None = None,
@@ -67,10 +71,15 @@ def register_domain(
         name: the name for configs.
         images: folder of images, sub-folders included. As an unlabelled target the domain is
             *all* images in it that fit ``pattern``, whatever the annotations list.
-        annotations: COCO json whose file names are relative to ``images``; None if there is none.
+        annotations: a COCO json file whose file names are relative to ``images``, a folder of
+            Pascal-VOC ``.xml`` files or one of YOLO ``.txt`` files; None if there are none.
         classes: names of the classes to keep; contiguous ids 0, 1, ... follow this order.
-            None takes all categories of the json by ascending id.
+            None takes all of the annotations, by ascending id (VOC: by name). YOLO labels without
+            a file of class names: the names of the class numbers.
         pattern: shell pattern for file names, such as ``*_foggy_beta_0.02.png``.
+        aliases: what classes of the annotations are called here, ``{"car": "vehicle"}``; several
+            may be called the same. ``classes`` are names after this.
+        one_based: Pascal-VOC boxes count pixels from 1 and include the last one, as PASCAL's own.
         prepare: makes the data when they are first needed and returns the folder that
             ``images`` and ``annotations`` are relative to.
         remedy: told to the user when files are missing.
@@ -78,18 +87,17 @@ def register_domain(
             of the folder alone (as PASCAL's ``ImageSets/Main/train.txt``).
 
     Raises:
-        DataError: if the name is taken by something else, or ``classes`` is empty or repeats one.
+        DataError: if the name is taken by something else, or ``classes`` or ``aliases`` are none.
     """
-    if isinstance(classes, str):
-        raise DataError(f"Domain {name!r}: classes: is text, not a list. Write [{classes!r}].")
-    if classes is not None and (not classes or len(set(classes)) != len(classes)):
-        raise DataError(f"Domain {name!r}: classes: {list(classes)} is empty or names one twice.")
+    check_told(name, classes, aliases)
     domain = Domain(
         name,
         _path(images, prepare),
         None if annotations is None else _path(annotations, prepare),
         None if classes is None else tuple(classes),
+        tuple((aliases or {}).items()),
         pattern,
+        one_based,
         prepare,
         remedy,
         image_list=None if image_list is None else _path(image_list, None),
@@ -98,7 +106,8 @@ def register_domain(
         if _DOMAINS.get(name) == domain:
             return
         raise DataError(
-            f"Domain {name!r}: the name is taken already, by other data. Choose another name."
+            f"Domain {name!r}: the name is taken already, by other data. Choose another name, or "
+            "call mic_det.data.unregister_domain first."
         )
     _DOMAINS[name] = domain
     load = labelled_dicts if annotations is not None else unlabelled_dicts
@@ -116,12 +125,13 @@ def _path(path: str | Path, prepare: Callable | None) -> Path:
 
 def unregister_domain(name: str) -> None:
     """Forget a domain of `register_domain`, in Detectron2's catalogs too, if it is known."""
+    _TRAINED.pop(name, None)
     if _DOMAINS.pop(name, None) is not None:
         DatasetCatalog.pop(name, None)
         MetadataCatalog.pop(name, None)
 
 
-def _get(name: str) -> Domain:
+def get_domain(name: str) -> Domain:
     """The domain of this name.
 
     A data set that the user registered with Detectron2 alone is taken as a folder of images if
@@ -134,7 +144,8 @@ def _get(name: str) -> Domain:
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise DataError(
             f"Domain {name!r}: not registered.{hint} Register your own data with "
-            "mic_det.data.catalog.register_domain(name, images, annotations)."
+            "mic_det.data.register_domain(name, images, annotations), or in a YAML file that the "
+            "config names under DATASETS.REGISTER."
         )
     image_root = MetadataCatalog.get(name).get("image_root")
     if image_root is None:
@@ -154,7 +165,7 @@ def unlabelled_dicts(name: str) -> list[dict]:
     Raises:
         DataError: if the domain is unknown or its folder holds no images.
     """
-    domain = _get(name)
+    domain = get_domain(name)
     folder = domain.folder()
     _raise_if_missing(domain, labelled=False)
     return [
@@ -171,28 +182,43 @@ def labelled_dicts(name: str) -> list[dict]:
     ``iscrowd``. Boxes without area are left out.
 
     Raises:
-        DataError: if the domain is unknown or has no annotations, or files are missing or broken.
+        DataError: if the domain is unknown or has no annotations, or files are missing or broken,
+            or none of its images has a box.
     """
     if name not in _DOMAINS and name in DatasetCatalog:
         return DatasetCatalog.get(name)
-    domain = _get(name)
-    selection = _select(domain)
+    dicts, selection = load_labels(name)
+    for note in selection.notes:
+        _say_once(logging.WARNING, f"{name}: {note}")
     if selection.left_out:
         counts = ", ".join(f"{c} ({n} annotations)" for c, n in sorted(selection.left_out.items()))
-        logger.info("%s: left out, as not among its classes: %s", name, counts)
-    dicts = _to_detectron2(selection, domain.folder())
-    empty = len(selection.data["annotations"]) - sum(len(d["annotations"]) for d in dicts)
-    if empty:
-        logger.warning("%s: left out %d annotations whose box has no area", name, empty)
-    _raise_if_no_such_images(domain, dicts)
+        _say_once(logging.INFO, f"{name}: left out, as not among its classes: {counts}")
     return dicts
+
+
+def load_labels(name: str) -> tuple[list[dict], Selection]:
+    """What `labelled_dicts` gives, and the classes and notes, of a domain of `register_domain`."""
+    domain = get_domain(name)
+    selection = _select(domain)
+    dicts = _to_detectron2(selection, domain.folder())
+    _raise_if_no_such_images(domain, dicts)
+    if not selection.data["annotations"]:
+        raise DataError(
+            f"{domain.annotation_path()}: annotations: there is no box of "
+            f"{', '.join(map(repr, selection.classes))} at all. Check the labels and the classes; "
+            "as an unlabelled target the domain needs no annotations."
+        )
+    return dicts, selection
 
 
 def _select(domain: Domain) -> Selection:
     """Read the domain's annotations, and tell Detectron2's metadata what classes they have."""
-    path = domain.annotation_file()
+    domain.annotation_path()  # the error for a domain without annotations
     _raise_if_missing(domain, labelled=True)
-    selection = select(read_coco(path), path, domain.classes, domain.pattern)
+    found = read_annotations(domain)
+    choice = replace(found.choice, trained=_TRAINED.get(domain.name))
+    selection = select(found.data, found.source, choice, domain.pattern)
+    selection = replace(selection, notes=(*found.notes, *selection.notes))
     # Not by attribute: Detectron2 forbids another value, and an edited file may have other ids.
     MetadataCatalog.get(domain.name).__dict__.update(
         thing_classes=list(selection.classes),
@@ -201,6 +227,52 @@ def _select(domain: Domain) -> Selection:
         },
     )
     return selection
+
+
+def _say_once(level: int, message: str) -> None:
+    if message not in _SAID:
+        _SAID.add(message)
+        logger.log(level, message)
+
+
+def fit_classes(sources: Sequence[str], others: Sequence[str] = ()) -> list[str]:
+    """The classes to train, those of the first source, and all domains brought to them.
+
+    From then on `labelled_dicts` and `evaluation_json` of these domains give the classes of the
+    first source in its order, whatever names, order and ids their own files have. Classes are
+    matched by name, after each domain's aliases. Nothing is read of ``others`` here, and nothing
+    of the first source if it was registered with ``classes``.
+
+    Args:
+        sources: labelled training domains, at least one.
+        others: domains to evaluate on.
+
+    Raises:
+        DataError: if the first source cannot be read.
+    """
+    first, *rest = sources
+    if _TRAINED.pop(first, None) is not None:
+        MetadataCatalog.get(first).__dict__.pop("json_file", None)
+    classes = _own_classes(first)
+    if first in _DOMAINS:
+        MetadataCatalog.get(first).__dict__["thing_classes"] = list(classes)
+    for name in (*rest, *others):
+        if name in _DOMAINS and name != first and _TRAINED.get(name) != tuple(classes):
+            _TRAINED[name] = tuple(classes)
+            metadata = MetadataCatalog.get(name).__dict__
+            metadata.pop("json_file", None)
+            metadata["thing_classes"] = list(classes)
+    return classes
+
+
+def _own_classes(name: str) -> list[str]:
+    domain = get_domain(name)
+    if name not in _DOMAINS:
+        DatasetCatalog.get(name)  # Detectron2's own, which sets the metadata
+        return list(MetadataCatalog.get(name).thing_classes)
+    if domain.classes is not None and not domain.aliases:
+        return list(domain.classes)
+    return list(_select(domain).classes)
 
 
 def _to_detectron2(selection: Selection, folder: Path) -> list[dict]:
@@ -215,8 +287,6 @@ def _to_detectron2(selection: Selection, folder: Path) -> list[dict]:
             "annotations": [],
         }
     for annotation in selection.data["annotations"]:
-        if annotation["bbox"][2] <= 0 or annotation["bbox"][3] <= 0:
-            continue
         dicts[annotation["image_id"]]["annotations"].append(
             {
                 "bbox": list(annotation["bbox"]),
@@ -229,13 +299,22 @@ def _to_detectron2(selection: Selection, folder: Path) -> list[dict]:
 
 
 def _raise_if_no_such_images(domain: Domain, dicts: list[dict]) -> None:
-    absent = [d["file_name"] for d in dicts if not Path(d["file_name"]).is_file()]
+    absent = [d["file_name"] for d in dicts if not is_file(Path(d["file_name"]))]
     if absent:
+        there = list_images(domain.folder())  # raises if the folder itself is what is wrong
         raise DataError(
-            f"{domain.annotation_file()}: images[].file_name: {len(absent)} of {len(dicts)} are no "
-            f"file in the folder of images, the first is {absent[0]}. Correct the folder of images "
+            f"{domain.annotation_path()}: images[].file_name: {len(absent)} of {len(dicts)} are no "
+            f"file in the folder of images, the first is {absent[0]}. "
+            f"{_similar(absent[0], there)}Correct the folder of images "
             "or the file names."
         )
+
+
+def _similar(absent: str, there: Iterable[Path]) -> str:
+    """A sentence on images that the name may mean, if there are any."""
+    stem = PureWindowsPath(absent).stem.lower()  # takes / and \
+    found = [path for path in there if path.stem.lower() == stem]
+    return f"There is {' and '.join(map(str, found[:3]))}. " if found else ""
 
 
 def evaluation_json(name: str) -> str:
@@ -252,32 +331,32 @@ def evaluation_json(name: str) -> str:
         if json_file is None:
             raise DataError(f"Domain {name!r}: its metadata lack 'json_file'. Set it.")
         return json_file
-    domain = _get(name)
-    domain.annotation_file()  # the error for a domain without annotations
+    domain = get_domain(name)
+    domain.annotation_path()  # the error for a domain without annotations
     known = MetadataCatalog.get(name).json_file
     return known if Path(known).is_file() else _write_evaluation_json(domain)
 
 
 def _write_evaluation_json(domain: Domain) -> str:
     selection = _select(domain)
-    path = domain.annotation_file()
-    if selection.changed:
+    path = domain.annotation_path()
+    if selection.changed or path.is_dir():
         text = json.dumps(selection.data)
         digest = hashlib.sha256(text.encode()).hexdigest()[:24]
-        path = _cache_folder() / f"{path.stem}-{digest}.json"
+        path = cache_folder() / f"{path.stem}-{digest}.json"
         if not path.is_file():
             write_text_atomically(path, text)
     MetadataCatalog.get(domain.name).__dict__["json_file"] = str(path)
     return str(path)
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("MIC_DET_CACHE") or "~/.cache/mic_det").expanduser().absolute()
-
-
 def _missing_line(domain: Domain, labelled: bool) -> str:
     paths = " and ".join(map(str, domain.missing(labelled)))
-    return f"Domain {domain.name!r}: {paths}: not there." if paths else ""
+    if paths:
+        return f"Domain {domain.name!r}: {paths}: not there."
+    if not domain.prepare and not domain.images.is_dir():
+        return f"Domain {domain.name!r}: images: {domain.images}: is a file, not a folder."
+    return ""
 
 
 def _raise_if_missing(domain: Domain, labelled: bool) -> None:
@@ -298,7 +377,7 @@ def require_domain(name: str, *, labelled: bool = True) -> None:
     """
     if labelled and name not in _DOMAINS and name in DatasetCatalog:
         return  # registered with Detectron2 alone: its own loader knows what it needs
-    _raise_if_missing(_get(name), labelled)
+    _raise_if_missing(get_domain(name), labelled)
 
 
 def missing_data_message(labelled: Iterable[str], unlabelled: Iterable[str] = ()) -> str | None:

@@ -1,13 +1,14 @@
-"""A domain: a folder of images, with or without COCO annotations."""
+"""A domain: a folder of images, with or without annotations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mic_det.data.coco import DataError, list_images
+from mic_det.data.errors import DataError
 from mic_det.data.image_list import listed_images
+from mic_det.data.images import list_images
 
 DEFAULT_REMEDY = "Check the paths that it was registered with (register_domain)."
 
@@ -23,7 +24,9 @@ class Domain:
     images: Path
     annotations: Path | None = None
     classes: tuple[str, ...] | None = None
+    aliases: tuple[tuple[str, str], ...] = ()
     pattern: str = "*"
+    one_based: bool = False
     prepare: Callable[[], Path] | None = None
     remedy: str = field(default=DEFAULT_REMEDY, compare=False)
     image_list: Path | None = None
@@ -32,8 +35,8 @@ class Domain:
         """The folder of images; makes the data first if the domain was registered with a maker."""
         return self.prepare() / self.images if self.prepare else self.images
 
-    def annotation_file(self) -> Path:
-        """Path of the COCO file.
+    def annotation_path(self) -> Path:
+        """Path of the COCO file, or of the folder of Pascal-VOC or YOLO labels.
 
         Raises:
             DataError: if the domain was registered without annotations.
@@ -60,9 +63,53 @@ class Domain:
         """Paths that are not there; for unlabelled use the annotations are not asked for."""
         if self.prepare:
             return []
-        absent = [] if self.images.is_dir() else [self.images]
-        if not labelled and self.image_list is not None and not self.image_list.is_file():
-            absent.append(self.image_list)
-        if labelled and not self.annotation_file().is_file():
-            absent.append(self.annotation_file())
-        return absent
+        wanted = [self.images]
+        if labelled:
+            wanted.append(self.annotation_path())
+        elif self.image_list is not None:
+            wanted.append(self.image_list)
+        return [path for path in wanted if not _is_there(path)]
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be looked at ({error.strerror}). Give yourself the right to enter the "
+            "folders above it (chmod u+x)."
+        ) from error
+
+
+def check_told(name: object, classes: object, aliases: object) -> None:
+    """Check what a domain is registered with.
+
+    Raises:
+        DataError: if the name is no text, ``classes`` no list of names, each once, or ``aliases``
+            no mapping of names to names.
+    """
+    if not isinstance(name, str) or not name:
+        raise DataError(f"Domain {name!r}: the name is no text. Write it in quotes.")
+    if isinstance(classes, str):
+        raise DataError(f"Domain {name!r}: classes: is text, not a list. Write [{classes!r}].")
+    if classes is not None:
+        if not isinstance(classes, (list, tuple)) or not all(isinstance(c, str) for c in classes):
+            raise DataError(
+                f"Domain {name!r}: classes: {classes!r} is no list of names. Write each in quotes "
+                "(YAML takes no and 1 for something else)."
+            )
+        if not classes:
+            raise DataError(f"Domain {name!r}: classes: is empty. Name classes, or leave it out.")
+        twice = [each for each in classes if list(classes).count(each) > 1]
+        if twice:
+            raise DataError(
+                f"Domain {name!r}: classes: {list(classes)} names {twice[0]!r} twice. Name it once."
+            )
+    if aliases is not None and (
+        not isinstance(aliases, Mapping)
+        or not all(isinstance(each, str) for pair in aliases.items() for each in pair)
+    ):
+        raise DataError(
+            f"Domain {name!r}: aliases: {aliases!r} is no mapping of names to names. "
+            "Write {name in the annotations: name of the class}."
+        )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mic_det.data.coco import IMAGE_SUFFIXES, DataError, list_images
+from mic_det.data.errors import DataError
+from mic_det.data.images import IMAGE_SUFFIXES, list_images
 
 
 def read_image_list(path: Path) -> list[str]:

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .catalog import labelled_dicts, unlabelled_dicts
+from .mapper import DomainMapper
 
 # Streams of one run are told apart by these, so that source and target draw independently.
 SOURCE_STREAM, TARGET_STREAM = 0, 1
@@ -142,7 +142,7 @@ def training_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
 
 def _stream(cfg: CfgNode, dicts: list[dict[str, Any]], seed: int, stream: int) -> SampleStream:
     # Boxes are all that is trained on; a mapper that decoded masks would do it for nothing.
-    mapper = DatasetMapper(
+    mapper = DomainMapper(
         is_train=True,
         augmentations=training_augmentations(cfg),
         image_format=cfg.INPUT.FORMAT,

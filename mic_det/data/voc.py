@@ -4,60 +4,19 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ElementTree
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from PIL import Image
-
-from mic_det.data.coco import IMAGE_SUFFIXES, DataError, list_images
+from mic_det.data.conversion import ConversionReport, LabelledImage, box_in_image, build_coco
+from mic_det.data.errors import DataError, gather
 from mic_det.data.image_list import read_image_list
+from mic_det.data.images import IMAGE_SUFFIXES, image_size, list_images, turned_hint, walk
+
+__all__ = ["DIFFICULT", "ConversionReport", "voc_to_coco"]
 
 DIFFICULT = ("keep", "crowd")
-_SHOWN = 20
-
-
-@dataclass
-class ConversionReport:
-    """What a conversion kept and what it did not.
-
-    Attributes:
-        images: images written.
-        images_without_boxes: those of them that have no box.
-        images_without_xml: images in the folder that no XML is for; they are not written, since
-            nobody said that nothing is on them.
-        boxes: boxes written, by class.
-        left_out: objects of classes that were not asked for, by class.
-        dropped: a line for each box that is degenerate or outside its image.
-        clipped: a line for each box that was cut at the image's border.
-        notes: what else the user should know.
-    """
-
-    images: int = 0
-    images_without_boxes: int = 0
-    images_without_xml: int = 0
-    boxes: dict[str, int] = field(default_factory=dict)
-    left_out: Counter[str] = field(default_factory=Counter)
-    dropped: list[str] = field(default_factory=list)
-    clipped: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def text(self) -> str:
-        """The report for people."""
-        lines = [f"{self.images} images, {self.images_without_boxes} of them without a box"]
-        lines += [f"  {name}: {count} boxes" for name, count in self.boxes.items()]
-        lines += [f"  {n}: {c} objects left out (class)" for n, c in sorted(self.left_out.items())]
-        if self.images_without_xml:
-            lines.append(f"{self.images_without_xml} images have no XML and are left out")
-        for title, cases in (("left out", self.dropped), ("clipped", self.clipped)):
-            if cases:
-                lines.append(f"{len(cases)} boxes {title}:")
-                lines += [f"  {case}" for case in cases[:_SHOWN]]
-                if len(cases) > _SHOWN:
-                    lines.append(f"  and {len(cases) - _SHOWN} more")
-        lines += self.notes
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -121,38 +80,23 @@ def voc_to_coco(
     report = ConversionReport(images=len(annotations), boxes=dict.fromkeys(names, 0))
     if not image_sets:
         report.images_without_xml = len(list_images(images)) - len(annotations)
-    category_ids = {name: number for number, name in enumerate(names, 1)}
-    coco_images, coco_annotations = [], []
-    for image_id, annotation in enumerate(annotations, 1):
-        coco_images.append(
-            {
-                "id": image_id,
-                "file_name": annotation.image.relative_to(images).as_posix(),
-                "height": annotation.height,
-                "width": annotation.width,
-            }
-        )
-        boxes = list(_boxes(annotation, category_ids, one_based, report))
-        report.images_without_boxes += not boxes
-        for name, box, is_difficult in boxes:
+    converted = []
+    for annotation in annotations:
+        found_boxes = _boxes(annotation, names, one_based, report)
+        report.images_without_boxes += not found_boxes
+        for name, _, _ in found_boxes:
             report.boxes[name] += 1
-            coco_annotations.append(
-                {
-                    "id": len(coco_annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": category_ids[name],
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": int(is_difficult and difficult == "crowd"),
-                }
+        crowd = [i for i, (_, _, hard) in enumerate(found_boxes) if hard and difficult == "crowd"]
+        converted.append(
+            LabelledImage(
+                annotation.image.relative_to(images).as_posix(),
+                annotation.width,
+                annotation.height,
+                [(name, box) for name, box, _ in found_boxes],
+                crowd,
             )
-    data = {
-        "info": {"description": f"Pascal-VOC XML of {labels}"},
-        "images": coco_images,
-        "annotations": coco_annotations,
-        "categories": [{"id": number, "name": name} for name, number in category_ids.items()],
-    }
-    return data, report
+        )
+    return build_coco(converted, names, f"Pascal-VOC XML of {labels}"), report
 
 
 def _check_classes(names: list[str], found: list[str], labels: Path) -> None:
@@ -172,7 +116,7 @@ def _find_sources(labels: Path, image_sets: Sequence[Path]) -> list[Path]:
     if not labels.is_dir():
         raise DataError(f"{labels}: no such folder of XML labels. Check the path.")
     if not image_sets:
-        sources = sorted(labels.rglob("*.xml"))
+        sources = sorted(path for path in walk(labels) if path.suffix.lower() == ".xml")
         if not sources:
             raise DataError(f"{labels}: holds no .xml file. Name the folder of Pascal-VOC labels.")
         return sources
@@ -194,7 +138,7 @@ def _read_annotations(images: Path, labels: Path, image_sets: Sequence[Path]) ->
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in list_images(images):
         by_stem[path.stem].append(path)
-    annotations = [_read_annotation(source, labels, images, by_stem) for source in sources]
+    annotations = gather(lambda s: _read_annotation(s, labels, images, by_stem), sources)
     owner: dict[Path, Path] = {}
     for annotation in annotations:
         other = owner.setdefault(annotation.image, annotation.source)
@@ -218,12 +162,13 @@ def _read_annotation(
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror}). Repair it.") from error
     image = _find_image(source, root, images / source.relative_to(labels).parent, by_stem)
-    width, height = _true_size(image)
+    width, height = image_size(image)
     stated = tuple(_optional_number(source, root, f"size/{key}") for key in ("width", "height"))
     # Some tools leave the size out or write 0 for it.
     if all(stated) and stated != (width, height):
         raise DataError(
             f"{source}: size: says {stated[0]:g}x{stated[1]:g}, but {image} is {width}x{height}. "
+            f"{turned_hint(stated, (width, height))}"
             "Scale the boxes or restore the image that was labelled."
         )
     return _Annotation(source, image, width, height, _read_objects(source, root))
@@ -237,11 +182,8 @@ def _find_image(
     known_suffix = PureWindowsPath(name).suffix.lower() in IMAGE_SUFFIXES
     stem = PureWindowsPath(name).stem if known_suffix else name
     candidates = by_stem.get(stem) or by_stem.get(source.stem) or []
-    for narrower in (
-        [path for path in candidates if path.parent == folder],
-        [path for path in candidates if path.name == name],
-    ):
-        candidates = narrower or candidates
+    candidates = [path for path in candidates if path.parent == folder] or candidates
+    candidates = [path for path in candidates if path.name == name] or candidates
     if len(candidates) > 1:
         raise DataError(
             f"{source}: filename: {name!r} may be {' or '.join(map(str, candidates))}. "
@@ -253,17 +195,6 @@ def _find_image(
             "of images. Add the image or remove the XML file."
         )
     return candidates[0]
-
-
-def _true_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels, from the header."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read as an image ({error}). Restore the file."
-        ) from error
 
 
 def _optional_number(source: Path, element: ElementTree.Element, tag: str) -> float:
@@ -297,33 +228,21 @@ def _read_objects(source: Path, root: ElementTree.Element) -> list[_Object]:
 
 
 def _boxes(
-    annotation: _Annotation,
-    category_ids: dict[str, int],
-    one_based: bool,
-    report: ConversionReport,
+    annotation: _Annotation, names: Sequence[str], one_based: bool, report: ConversionReport
 ) -> list[tuple[str, list[float], bool]]:
     """Name, COCO box and ``difficult`` of what is kept; what is not kept goes to the report."""
     boxes = []
     for obj in annotation.objects:
-        if obj.name not in category_ids:
+        if obj.name not in names:
             report.left_out[obj.name] += 1
             continue
         xmin, ymin, xmax, ymax = obj.corners
         if one_based:
             xmin, ymin = xmin - 1, ymin - 1
-        left, right = max(xmin, 0), min(xmax, annotation.width)
-        top, bottom = max(ymin, 0), min(ymax, annotation.height)
         corners = ", ".join(f"{corner:g}" for corner in obj.corners)
         case = f"{annotation.source}: {obj.name} ({corners})"
-        if xmax <= xmin or ymax <= ymin:
-            report.dropped.append(f"{case}: width or height is not positive")
-            continue
-        if right <= left or bottom <= top:
-            report.dropped.append(f"{case}: outside {annotation.width}x{annotation.height}")
-            continue
-        if (left, top, right, bottom) != (xmin, ymin, xmax, ymax):
-            report.clipped.append(f"{case}: beyond {annotation.width}x{annotation.height}")
-        box = (left, top, right - left, bottom - top)
-        numbers = [int(v) if v == int(v) else v for v in box]
-        boxes.append((obj.name, numbers, obj.difficult))
+        size = (annotation.width, annotation.height)
+        box = box_in_image((xmin, ymin, xmax, ymax), *size, case, report)
+        if box is not None:
+            boxes.append((obj.name, box, obj.difficult))
     return boxes

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.engine import create_ddp_model, default_writers, hooks
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, get_default_optimizer_params
@@ -20,8 +20,16 @@ from torch import nn
 
 from mic_det.config import ConfigError
 from mic_det.core import EMATeacher, PatchMask
-from mic_det.data.catalog import labelled_dicts, require_domain, unlabelled_dicts
+from mic_det.data.catalog import (
+    fit_classes,
+    labelled_dicts,
+    missing_data_message,
+    require_domain,
+    unlabelled_dicts,
+)
 from mic_det.data.loader import domain_batches
+from mic_det.data.mapper import DomainMapper
+from mic_det.data.register import register_from_config
 from mic_det.detection.label_free import masking_stability
 
 from .checkpoint import AdaptationCheckpointer
@@ -75,27 +83,48 @@ def build_student_and_teacher(cfg: CfgNode) -> tuple[nn.Module, EMATeacher]:
     return student, teacher
 
 
-def check_classes(cfg: CfgNode) -> None:
-    """Raise ConfigError unless all labelled sets have the model's classes, in one order."""
-    for name in cfg.DATASETS.TARGET:
+def check_classes(cfg: CfgNode, *, training: bool = True) -> list[str]:
+    """Register what ``cfg`` names, find the classes to train, and bring all labelled sets to them.
+
+    The classes are those of the first of ``DATASETS.TRAIN``. Those of the other sets are matched by
+    name, whatever their order and ids (`mic_det.data.catalog.fit_classes`).
+
+    Args:
+        training: whether source and target have to be there; for evaluation alone they need not.
+
+    Raises:
+        ConfigError: if MODEL.ROI_HEADS.NUM_CLASSES is another number.
+        DataError: if data are missing or broken, or a set has a class that is none of the model's.
+    """
+    register_from_config(cfg)
+    sources, tests = tuple(cfg.DATASETS.TRAIN), tuple(cfg.DATASETS.TEST)
+    for name in cfg.DATASETS.TARGET if training else ():
         require_domain(name, labelled=False)
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+    for name in (*sources, *tests) if training else tests:
         require_domain(name)
-    expected: tuple[str, list[str]] | None = None
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+    first = sources[0] if sources and (training or not missing_data_message([sources[0]])) else None
+    if first is None and not tests:
+        return []
+    if first is None:
+        logger.warning("No source data here: the model's classes are taken to be %s's.", tests[0])
+    classes = fit_classes(sources if first else tests[:1], tests)
+    expected = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if len(classes) != expected:
+        raise ConfigError(
+            f"{first or tests[0]} has {len(classes)} classes ({', '.join(classes)}), but "
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {expected}. Set it to {len(classes)}, or list the "
+            "classes to train where the source is registered."
+        )
+    for name in (*sources, *tests) if training else tests:
         labelled_dicts(name)
-        classes = list(MetadataCatalog.get(name).thing_classes)
-        if len(classes) != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        found = list(MetadataCatalog.get(name).thing_classes)
+        if found != classes:  # only sets that are registered with Detectron2 alone
             raise ConfigError(
-                f"{name} has {len(classes)} classes ({', '.join(classes)}), but "
-                f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}."
+                f"{name} has the classes {found}, {first} has {classes}: they must be the same in "
+                "the same order. Register it with mic_det.data.register_domain: then classes are "
+                "matched by name."
             )
-        if expected is not None and classes != expected[1]:
-            raise ConfigError(
-                f"{name} has the classes {classes}, {expected[0]} has {expected[1]}: they must be "
-                "the same in the same order."
-            )
-        expected = (name, classes)
+    return classes
 
 
 def evaluate(cfg: CfgNode, student: nn.Module, teacher: EMATeacher) -> dict[str, Any]:
@@ -105,6 +134,7 @@ def evaluate(cfg: CfgNode, student: nn.Module, teacher: EMATeacher) -> dict[str,
     each also has ``stability``, in percent (see `masking_stability`). Detections are left in
     ``OUTPUT_DIR/inference``.
     """
+    check_classes(cfg, training=False)
     models = {"student": student, "teacher": teacher.model}
     unlabelled = _unlabelled_sample(cfg)
     pixel_mean = list(cfg.MODEL.PIXEL_MEAN)
@@ -124,7 +154,7 @@ def _unlabelled_sample(cfg: CfgNode) -> list[dict[str, Any]]:
         return []
     dicts = [record for name in cfg.DATASETS.TARGET for record in unlabelled_dicts(name)]
     step = math.ceil(len(dicts) / cfg.TEST.LABEL_FREE_IMAGES)
-    mapper = DatasetMapper(cfg, is_train=False)
+    mapper = DomainMapper(cfg, is_train=False)
     return [mapper(record) for record in dicts[::step]]
 
 
@@ -134,6 +164,7 @@ def load_for_evaluation(cfg: CfgNode, *, resume: bool = False) -> tuple[nn.Modul
     With ``resume`` those of the last checkpoint in ``OUTPUT_DIR``, if there is one. A file without
     a teacher fills both.
     """
+    register_from_config(cfg)
     student, teacher = build_student_and_teacher(cfg)
     checkpointer = AdaptationCheckpointer(student, teacher, cfg.OUTPUT_DIR)
     path = cfg.MODEL.WEIGHTS

@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from mic_det.data.catalog import evaluation_json, labelled_dicts
+from mic_det.data.mapper import DomainMapper
 
 from .checkpoint import write_atomically
 
@@ -64,7 +65,11 @@ def evaluate_model(
         json_file = evaluation_json(name)
         MetadataCatalog.get(name).json_file = json_file
         loader = build_detection_test_loader(
-            cfg, name, dataset=labelled_dicts(name), num_workers=cfg.DATALOADER.NUM_WORKERS
+            cfg,
+            name,
+            dataset=labelled_dicts(name),
+            mapper=DomainMapper(cfg, is_train=False),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
         folder = None if output_dir is None else Path(output_dir) / name
         evaluator = AP50Evaluator(

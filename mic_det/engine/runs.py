@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from mic_det.config import load_config
+from mic_det.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAIN_TOOL = REPOSITORY / "tools" / "train_net.py"
 
 
-class RunError(RuntimeError):
+class RunError(UserError, RuntimeError):
     """A training process failed; the message says where its log is and how it ends."""
 
 

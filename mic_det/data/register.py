@@ -1,0 +1,129 @@
+"""Domains from YAML files, and all that a configuration names.
+
+A YAML file of domains needs no code::
+
+    my_source:
+      images: day/images          # relative to this file
+      annotations: day/boxes.json # or a folder of Pascal-VOC or YOLO labels
+      classes: [car, person]      # optional
+      aliases: {truck: car}       # optional
+    my_target:
+      images: night
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import yaml
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+
+from mic_det.data.builtin import builtin_entries, default_root, is_registered, register_builtin
+from mic_det.data.catalog import register_domain
+from mic_det.data.errors import DataError
+
+#: Keys of a domain in a YAML file, as `register_domain` takes them.
+KEYS = ("images", "annotations", "classes", "aliases", "pattern", "one_based")
+
+
+def register_from_config(cfg: CfgNode) -> None:
+    """Register mic_det's own domains, unless they are, and those of ``DATASETS.REGISTER``.
+
+    Calling it again is harmless. No data set is read.
+
+    Raises:
+        DataError: if a file of domains is missing or malformed.
+    """
+    if not is_registered():
+        root = default_root().expanduser().absolute()
+        taken = {str(entry["name"]) for entry in builtin_entries(root)} & set(DatasetCatalog)
+        register_builtin(root, leave_out=taken)
+    for path in cfg.DATASETS.REGISTER:
+        register_yaml(path)
+
+
+def register_yaml(path: str | Path) -> list[str]:
+    """Register the domains of a YAML file; paths in it are relative to its folder.
+
+    Returns:
+        The names, in the order of the file.
+
+    Raises:
+        DataError: if the file is missing or malformed, has an unknown key, or a name is taken.
+    """
+    path = Path(path).expanduser().absolute()
+    entries = {name: _checked(path, name, entry) for name, entry in _read(path).items()}
+    for name, entry in entries.items():
+        folder = path.parent
+        annotations = entry.get("annotations")
+        places = {
+            "images": folder / Path(entry["images"]).expanduser(),
+            "annotations": annotations and folder / Path(annotations).expanduser(),
+        }
+        try:
+            register_domain(name, **(entry | places), remedy=f"Check the paths in {path}.")
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+    return list(entries)
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key may occur once only."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != _MERGE and str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} occurs twice", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> dict:
+    try:
+        # A loader of safe YAML: plain values only.
+        content = yaml.load(path.read_bytes(), Loader=_Loader)
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: no such file of domains. Check DATASETS.REGISTER or the path."
+        ) from None
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read as YAML ({error}). Repair it.") from error
+    if not isinstance(content, dict) or not content:
+        raise DataError(
+            f"{path}: is no mapping of domains. Write NAME: {{images: FOLDER, annotations: …}}."
+        )
+    return content
+
+
+def _checked(path: Path, name: object, entry: object) -> dict:
+    where = f"{path}: {name}"
+    if not isinstance(name, str):
+        raise DataError(f"{where}: the name is no text. Write it in quotes.")
+    if not isinstance(entry, dict):
+        raise DataError(f"{where}: is no mapping. Write {name}: {{images: FOLDER}}.")
+    for key in entry:
+        if key not in KEYS:
+            close = difflib.get_close_matches(str(key), KEYS, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise DataError(
+                f"{where}: unknown key {key!r}{hint}. A domain has the keys {', '.join(KEYS)}."
+            )
+    if "images" not in entry:
+        raise DataError(f"{where}: has no key 'images'. Name the folder of images.")
+    for key, kind, what in (
+        ("images", str, "path"),
+        ("annotations", str | None, "path"),
+        ("pattern", str, "text such as '*.png'"),
+        ("one_based", bool, "true or false"),
+    ):
+        if key in entry and not isinstance(entry[key], kind):
+            raise DataError(f"{where}: {key}: {entry[key]!r} is no {what}. Correct it.")
+    return entry

@@ -1,0 +1,5 @@
+"""What all errors that a user can mend have in common."""
+
+
+class UserError(Exception):
+    """The message says what is wrong and what to do; command lines show it without a traceback."""

@@ -1,0 +1,199 @@
+#!/usr/bin/env python
+"""Look at data before training on them, and convert other formats.
+
+    python tools/datasets.py check my_domains.yaml        # all that is wrong with them
+    python tools/datasets.py stats my_domains.yaml day    # figures of one of them
+    python tools/datasets.py preview my_domains.yaml      # pictures with boxes
+    python tools/datasets.py convert voc --images … --labels … --output boxes.json
+
+DATA is a YAML file of domains, a training config (all that it uses, and whether the classes fit),
+or the name of a domain. Names after a YAML file choose among its domains. docs/datasets.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from mic_det.cli import run_tool
+from mic_det.config import ConfigError, load_config
+from mic_det.data.builtin import register_builtin
+from mic_det.data.catalog import get_domain, load_labels, unlabelled_dicts
+from mic_det.data.check import DomainReport, check_domain
+from mic_det.data.check_text import check_text, class_table, headline, statistics
+from mic_det.data.converters import CONVERTERS, run_parsed
+from mic_det.data.errors import DataError
+from mic_det.data.register import register_from_config, register_yaml
+
+
+def domains_of(data: list[str]) -> tuple[dict[str, bool], list[Any]]:
+    """Register what ``data`` name.
+
+    Returns:
+        The domains, and whether their labels are wanted (those of a config's target are not); and
+        the configs among ``data``.
+    """
+    register_builtin()
+    named: dict[str, bool] = {}
+    from_files: dict[str, bool] = {}
+    configs = []
+    for each in data:
+        if Path(each).suffix.lower() not in (".yaml", ".yml"):
+            named[each] = True
+        elif _is_config(Path(each)):
+            cfg = load_config(each)
+            register_from_config(cfg)
+            configs.append(cfg)
+            for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+                from_files[name] = True
+            for name in cfg.DATASETS.TARGET:
+                from_files.setdefault(name, False)
+        else:
+            from_files |= dict.fromkeys(register_yaml(each), True)
+    return (named or from_files), configs
+
+
+def _is_config(path: Path) -> bool:
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except (OSError, ValueError, yaml.YAMLError):
+        return False  # reading it as domains says what is wrong
+    return isinstance(content, dict) and bool({"_BASE_", "DATASETS", "MODEL"} & content.keys())
+
+
+def _bar(results: Iterable, total: int, title: str) -> Iterable:
+    """A bar that is gone when it is done, and only where somebody looks."""
+    return tqdm(results, total=total, desc=title, unit="image", leave=False, disable=None)
+
+
+def _reports(arguments: argparse.Namespace) -> tuple[list[DomainReport], list[Any]]:
+    domains, configs = domains_of(arguments.data)
+    reports = [
+        check_domain(name, labels=labels, decode=not arguments.quick, progress=_bar)
+        for name, labels in domains.items()
+    ]
+    return reports, configs
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Print a report of each domain; exit with 1 if there is an error in any."""
+    reports, configs = _reports(arguments)
+    errors = sum(len(report.errors) for report in reports)
+    for report in reports:
+        print(check_text(report), end="\n\n")
+    for cfg in configs if not errors else ():
+        from mic_det.engine.build import check_classes
+
+        try:
+            print(f"classes fit: {', '.join(check_classes(cfg))}")
+        except (DataError, ConfigError) as error:
+            print(f"error: {error}")
+            errors += 1
+    if errors:
+        print(f"{errors} error{'s' * (errors > 1)}: mend them before training.")
+        sys.exit(1)
+
+
+def stats(arguments: argparse.Namespace) -> None:
+    """Print figures of each domain, or json."""
+    reports, _ = _reports(arguments)
+    if arguments.json:
+        print(json.dumps([statistics(report) for report in reports], indent=2))
+        return
+    for report in reports:
+        print(headline(report))
+        for (width, height), count in report.sizes.most_common(10):
+            print(f"  {width}x{height}: {count} images")
+        if report.boxes_per_image:
+            mean = sum(report.boxes_per_image) / len(report.boxes_per_image)
+            print(f"  boxes an image: {mean:.1f} on average, {max(report.boxes_per_image)} at most")
+            print(class_table(report))
+        for error in report.errors:
+            print(f"  error: {error}")
+        print()
+    if any(report.errors for report in reports):
+        sys.exit(1)
+
+
+def preview(arguments: argparse.Namespace) -> None:
+    """Write a contact sheet of each domain."""
+    import cv2
+
+    from mic_det.engine.contact_sheet import choose, contact_sheet
+
+    domains, _ = domains_of(arguments.data)
+    if not domains:
+        raise DataError("preview: no domain is named. Name a YAML file of domains or a domain.")
+    for name, labels in domains.items():
+        names: list[str] = []
+        if labels and get_domain(name).annotations is not None:
+            records, selection = load_labels(name)
+            names = list(selection.classes)
+        else:
+            records = unlabelled_dicts(name)
+        sheet = contact_sheet(choose(records, arguments.count), names, arguments.width)
+        path = arguments.output / f"preview_{re.sub(r'[^-.0-9A-Za-z]+', '_', name)}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_bytes(cv2.imencode(".png", sheet[:, :, ::-1])[1].tobytes())
+        temporary.replace(path)
+        print(f"{name}: {path}")
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """Run the converter that was named."""
+    run_parsed(arguments.format, arguments)
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for run, text in (
+        (check, "find what is wrong; exit status 1 if anything is"),
+        (stats, "figures of images and boxes"),
+        (preview, "a PNG with images and their boxes"),
+    ):
+        command = commands.add_parser(run.__name__, help=text, description=text)
+        command.set_defaults(run=run)
+        command.add_argument("data", nargs="+", metavar="DATA", help="YAML file or domain")
+        if run is preview:
+            command.add_argument("--count", type=positive, default=16, help="images on a sheet")
+            command.add_argument("--width", type=positive, default=320, help="of each, in pixels")
+            command.add_argument("--output", type=Path, default=Path("output"), help="folder")
+        else:
+            command.add_argument("--quick", action="store_true", help="do not decode the images")
+        if run is stats:
+            command.add_argument("--json", action="store_true", help="print json")
+    command = commands.add_parser("convert", help="other formats to COCO json")
+    formats = command.add_subparsers(dest="format", required=True, metavar="FORMAT")
+    for name, converter in CONVERTERS.items():
+        converter.add_arguments(formats.add_parser(name, help=converter.title))
+    command.set_defaults(run=convert)
+    return parser.parse_args(argv)
+
+
+def positive(text: str) -> int:
+    """A number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    run_tool(main)
