@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from mic_det.cli import run_tool
 from mic_det.config import TEST_MODELS, ConfigError, load_config
-from mic_det.data.builtin import register_builtin
 from mic_det.data.class_names import class_names
 from mic_det.data.coco import DataError, write_text_atomically
+from mic_det.data.register import register_from_config
 from mic_det.engine.inputs import IMAGES, Frame, Input, UnreadableError, find_inputs
 from mic_det.engine.prediction import Predictor, build_predictor, coco_categories, coco_records
 from mic_det.engine.visualise import draw_boxes, image_scale
@@ -150,7 +150,7 @@ def predict(
 def main() -> None:
     arguments = parse_arguments()
     cfg = load_config(arguments.config, arguments.opts)
-    register_builtin()
+    register_from_config(cfg)
     inputs = find_inputs(arguments.inputs)
     if not Path(arguments.weights).is_file() and "://" not in arguments.weights:
         raise ConfigError(f"--weights: {arguments.weights}: no such file")

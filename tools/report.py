@@ -13,7 +13,6 @@ import argparse
 from pathlib import Path
 
 from mic_det.cli import run_tool
-from mic_det.data.builtin import register_builtin
 from mic_det.report import find_runs, write_report
 from mic_det.report.rerun import evaluate_again
 
@@ -32,7 +31,6 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = find_runs(arguments.folders)
     if arguments.evaluate:
-        register_builtin()
         for run in runs:
             datasets = run.setting("DATASETS.TEST") or ()
             if not all(run.has_detections(name) for name in datasets):

@@ -10,10 +10,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mic_det.data.bdd100k import CLASSES as BDD100K_CLASSES
+from mic_det.data.bdd100k import bdd100k_to_coco
 from mic_det.data.cityscapes import GROUPS, convert_cityscapes
 from mic_det.data.coco import write_coco
 from mic_det.data.conversion import ConversionReport
 from mic_det.data.errors import DataError
+from mic_det.data.kitti import kitti_to_coco
 from mic_det.data.voc import voc_to_coco
 from mic_det.data.yolo import yolo_to_coco
 
@@ -89,6 +92,12 @@ def _run_voc(arguments: Namespace) -> None:
     _finish(arguments, data, report)
 
 
+def _bdd100k(
+    images: Path, labels: Path, classes: Sequence[str] | None = None
+) -> tuple[dict, ConversionReport]:
+    return bdd100k_to_coco(images, labels, classes=classes or BDD100K_CLASSES)
+
+
 def _add_cityscapes(parser: ArgumentParser) -> None:
     root = Path(os.environ.get("DETECTRON2_DATASETS") or "datasets") / "cityscapes"
     parser.add_argument(
@@ -156,5 +165,7 @@ def run_parsed(name: str, arguments: Namespace) -> None:
 CONVERTERS = {
     "voc": Converter("Pascal-VOC XML", _add_voc, _run_voc),
     "yolo": folder_converter("YOLO text labels", yolo_to_coco, "text files"),
+    "kitti": folder_converter("KITTI's label_2", kitti_to_coco, "text files"),
+    "bdd100k": folder_converter("a BDD100K label file", _bdd100k, "labels, or the json itself"),
     "cityscapes": Converter("Cityscapes and Foggy Cityscapes", _add_cityscapes, _run_cityscapes),
 }

@@ -25,7 +25,7 @@ from mic_det.data.catalog import register_domain
 from mic_det.data.errors import DataError
 
 #: Keys of a domain in a YAML file, as `register_domain` takes them.
-KEYS = ("images", "annotations", "classes", "aliases", "pattern", "one_based")
+KEYS = ("images", "annotations", "classes", "aliases", "pattern", "one_based", "image_list")
 
 
 def register_from_config(cfg: CfgNode) -> None:
@@ -62,6 +62,8 @@ def register_yaml(path: str | Path) -> list[str]:
             "images": folder / Path(entry["images"]).expanduser(),
             "annotations": annotations and folder / Path(annotations).expanduser(),
         }
+        if "image_list" in entry:
+            places["image_list"] = folder / Path(entry["image_list"]).expanduser()
         try:
             register_domain(name, **(entry | places), remedy=f"Check the paths in {path}.")
         except DataError as error:

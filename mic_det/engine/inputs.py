@@ -10,10 +10,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import read_image
-from PIL import UnidentifiedImageError
 
-from mic_det.data.coco import DataError
+from mic_det.data.errors import DataError
+from mic_det.data.images import read_image
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
@@ -61,11 +60,9 @@ class Input:
             yield from self._video_frames(channels, every)
             return
         try:
-            pixels = read_image(str(self.path), format=channels)
-        except UnidentifiedImageError as error:
-            raise UnreadableError(f"{self.path}: is no image that Pillow knows") from error
-        except Exception as error:  # Pillow raises whatever its decoders do
-            raise UnreadableError(f"{self.path}: no readable image ({error})") from error
+            pixels = read_image(self.path, channels)
+        except DataError as error:
+            raise UnreadableError(str(error)) from error
         yield Frame(np.ascontiguousarray(pixels))
 
     def _video_frames(self, channels: str, every: int) -> Iterator[Frame]:

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
 from detectron2.engine import HookBase
 from detectron2.evaluation import inference_context
 from detectron2.utils import comm
@@ -20,6 +19,7 @@ from torch import nn
 
 from mic_det.data.catalog import unlabelled_dicts
 from mic_det.data.class_names import class_names
+from mic_det.data.mapper import DomainMapper
 
 from .checkpoint import write_atomically
 from .student_view import MaskedView
@@ -159,7 +159,7 @@ def _spread_targets(cfg: CfgNode) -> list[dict[str, Any]]:
     """``VIS_IMAGES`` images spread evenly over ``DATASETS.TARGET``, at test size, no labels."""
     dicts = [record for name in cfg.DATASETS.TARGET for record in unlabelled_dicts(name)]
     step = max(1, math.ceil(len(dicts) / cfg.VIS_IMAGES))
-    mapper = DatasetMapper(cfg, is_train=False)
+    mapper = DomainMapper(cfg, is_train=False)
     return [mapper(record) for record in dicts[::step]]
 
 

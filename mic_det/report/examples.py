@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import read_image
+
+from mic_det.data.images import read_image
 
 from .matching import Matches, TestSet
 from .runs import RunRecord
@@ -37,7 +39,7 @@ def example_rows(
 
 
 def _row(test_set: TestSet, found: Sequence[tuple[RunRecord, Matches]], image_id: int) -> str:
-    image = read_image(str(test_set.image_file(image_id)), "RGB")
+    image = read_image(Path(test_set.image_file(image_id)), "RGB")
     height, width = image.shape[:2]
     key = f"{test_set.name}-{image_id}".replace(" ", "-")
     symbol = (
