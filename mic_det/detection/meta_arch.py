@@ -17,6 +17,7 @@ from torch import Tensor
 from mic_det.core import confident
 
 from .batch import FeatureBatch, propose, run_rpn
+from .divergence import nan_loss_on_divergence
 from .domain_heads import SADAHeads
 from .masked_loss import MaskedDetectionLoss
 from .pseudo_labels import as_pseudo_labels
@@ -64,6 +65,7 @@ class AdaptiveRCNN(GeneralizedRCNN):
             parts["masked_loss"] = MaskedDetectionLoss(mic.WEIGHT, mic.QUALITY, mic.SCORE_THRESH)
         return parts
 
+    @nan_loss_on_divergence
     def forward(
         self,
         source: Batch,

@@ -26,12 +26,13 @@ from mic_det.detection.label_free import masking_stability
 
 from .checkpoint import AdaptationCheckpointer
 from .evaluation import evaluate_model
+from .health import StepGuard, likely_causes
+from .keep_best import BestCheckpoints
 from .student_view import MaskedView
 from .trainer import AdaptationTrainer
+from .watchdog import PseudoLabelWatchdog
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINTS_KEPT = 3
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -46,15 +47,41 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
     if solver.OPTIMIZER == "AdamW":
-        optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-        return optimizer(groups, lr=solver.BASE_LR, fused=True)
-    return maybe_add_gradient_clipping(cfg, torch.optim.SGD)(
+        return _clipping(cfg, torch.optim.AdamW)(groups, lr=solver.BASE_LR, fused=True)
+    optimizer = _clipping(cfg, torch.optim.SGD)(
         groups,
         lr=solver.BASE_LR,
         momentum=solver.MOMENTUM,
         nesterov=solver.NESTEROV,
-        foreach=True,
+        fused=True,
     )
+    if solver.MOMENTUM:
+        # The fused kernel would begin with memory as it finds it if its first step were skipped.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def _clipping(cfg: CfgNode, kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """``kind`` with Detectron2's clipping of each parameter; that of all is `StepGuard`'s."""
+    if cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE == "full_model":
+        return kind
+    return maybe_add_gradient_clipping(cfg, kind)
+
+
+def build_guard(cfg: CfgNode, checkpointer: AdaptationCheckpointer) -> StepGuard:
+    """Clipping and skipping as ``SOLVER`` says."""
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    norm = clip.CLIP_VALUE if clip.ENABLED and clip.CLIP_TYPE == "full_model" else None
+    logger.info(
+        "Warm-up over %d iterations to a learning rate of %g; gradients %s.",
+        cfg.SOLVER.WARMUP_ITERS,
+        cfg.SOLVER.BASE_LR,
+        f"clipped ({clip.CLIP_TYPE}) at {clip.CLIP_VALUE:g}" if clip.ENABLED else "not clipped",
+    )
+    causes = likely_causes(cfg)
+    return StepGuard(norm, cfg.SOLVER.MAX_SKIPPED_STEPS, causes, checkpointer.last)
 
 
 def build_student_and_teacher(cfg: CfgNode) -> tuple[nn.Module, EMATeacher]:
@@ -132,7 +159,7 @@ def load_for_evaluation(cfg: CfgNode, *, resume: bool = False) -> tuple[nn.Modul
     path = cfg.MODEL.WEIGHTS
     if resume and checkpointer.has_checkpoint():
         path = checkpointer.get_checkpoint_file()
-    checkpointer.start_from(path)
+    checkpointer.start_from(path, refused=("mis-shaped",))
     checkpointer.load(path, checkpointables=["teacher"])
     return student, teacher
 
@@ -152,19 +179,23 @@ def build_trainer(
     seed_all_rng(seed)
     student, teacher = build_student_and_teacher(cfg)
     optimizer = build_optimizer(cfg, student)
+    checkpointer = AdaptationCheckpointer(
+        student, teacher, cfg.OUTPUT_DIR, keep=cfg.SOLVER.CHECKPOINTS_KEPT
+    )
     trainer = AdaptationTrainer(
         student=create_ddp_model(student, broadcast_buffers=False),
         teacher=teacher,
         optimizer=optimizer,
         make_batches=lambda start: domain_batches(cfg, trainer.seed, start),
         mask_target=MaskedView.from_config(cfg) if cfg.MODEL.MIC.ENABLED else None,
+        guard=build_guard(cfg, checkpointer),
         amp_dtype=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
         seed=seed,
     )
-    checkpointer = AdaptationCheckpointer(student, teacher, cfg.OUTPUT_DIR, trainer=trainer)
+    checkpointer.add_checkpointable("trainer", trainer)
     trainer.register_hooks(_hooks(cfg, trainer, student, checkpointer, writers))
-    if resume and checkpointer.has_checkpoint():
-        checkpointer.resume_or_load("", resume=True)
+    checkpointer.remove_leftovers()
+    if resume and checkpointer.resume():
         trainer.start_iter = trainer.iter + 1
     else:
         checkpointer.start_from(cfg.MODEL.WEIGHTS, cfg.MODEL.WEIGHTS_FROM)
@@ -190,21 +221,19 @@ def _hooks(
         hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
         hooks.EvalHook(period, evaluate_now),
     ]
-    if comm.is_main_process():
-        metrics = [(f"{cfg.TEST.SERVE}/{name}/AP50", "model_best") for name in cfg.DATASETS.TEST]
-        if cfg.TEST.LABEL_FREE_IMAGES and cfg.DATASETS.TARGET:
-            metrics.append((f"{cfg.TEST.SERVE}/stability", "model_best_label_free"))
-        if period:
-            best = {file: metric for metric, file in reversed(metrics)}
-            built += [
-                hooks.BestCheckpointer(period, checkpointer, metric, "max", file_prefix=file)
-                for file, metric in best.items()
-            ]
+    metrics = [(f"{cfg.TEST.SERVE}/{name}/AP50", "model_best") for name in cfg.DATASETS.TEST]
+    if cfg.TEST.LABEL_FREE_IMAGES and cfg.DATASETS.TARGET:
+        metrics.append((f"{cfg.TEST.SERVE}/stability", "model_best_label_free"))
+    if period:
+        best = {file: metric for metric, file in reversed(metrics)}
+        built.append(BestCheckpoints(checkpointer, best))
+    if cfg.MODEL.MIC.ENABLED and cfg.MODEL.MIC.WATCHDOG.ENABLED:
+        watchdog = cfg.MODEL.MIC.WATCHDOG
         built.append(
-            hooks.PeriodicCheckpointer(
-                checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=CHECKPOINTS_KEPT
-            )
+            PseudoLabelWatchdog(watchdog.COLLAPSE_ITERS, watchdog.EXPLOSION_FACTOR, watchdog.ACTION)
         )
+    if comm.is_main_process():
+        built.append(hooks.PeriodicCheckpointer(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         make = writers or (lambda: default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER))
         built.append(hooks.PeriodicWriter(make(), period=20))
     return built
