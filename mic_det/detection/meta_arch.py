@@ -20,6 +20,7 @@ from .batch import FeatureBatch, propose, run_rpn
 from .divergence import nan_loss_on_divergence
 from .domain_heads import SADAHeads
 from .masked_loss import MaskedDetectionLoss
+from .pooling import pool_in_one_dtype
 from .pseudo_labels import as_pseudo_labels
 
 Batch = Sequence[dict[str, Any]]
@@ -53,6 +54,7 @@ class AdaptiveRCNN(GeneralizedRCNN):
         self.domain_heads = domain_heads
         self.masked_loss = masked_loss
         self.pseudo_threshold = pseudo_threshold
+        pool_in_one_dtype(self)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -119,6 +119,17 @@ def check_classes(cfg: CfgNode) -> None:
         expected = (name, classes)
 
 
+def check_batches(cfg: CfgNode) -> None:
+    """Raise ConfigError unless the processes can share the batches out evenly."""
+    world = comm.get_world_size()
+    for key in ("IMS_PER_BATCH", "TARGET_IMS_PER_BATCH"):
+        if cfg.SOLVER[key] % world:
+            raise ConfigError(
+                f"SOLVER.{key} is {cfg.SOLVER[key]}, over all processes; it must be a multiple of "
+                f"their number, {world}."
+            )
+
+
 def evaluate(cfg: CfgNode, student: nn.Module, teacher: EMATeacher) -> dict[str, Any]:
     """Evaluate ``TEST.MODELS``: COCO metrics on each test set, and the label-free criterion.
 
@@ -174,6 +185,7 @@ def build_trainer(
         writers: what metrics are written to; Detectron2's own by default.
     """
     check_classes(cfg)
+    check_batches(cfg)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     logger.info("Seed of weights, data order, augmentation and masks: %d", seed)
     seed_all_rng(seed)
@@ -183,7 +195,7 @@ def build_trainer(
         student, teacher, cfg.OUTPUT_DIR, keep=cfg.SOLVER.CHECKPOINTS_KEPT
     )
     trainer = AdaptationTrainer(
-        student=create_ddp_model(student, broadcast_buffers=False),
+        student=_distributed(student),
         teacher=teacher,
         optimizer=optimizer,
         make_batches=lambda start: domain_batches(cfg, trainer.seed, start),
@@ -200,6 +212,13 @@ def build_trainer(
     else:
         checkpointer.start_from(cfg.MODEL.WEIGHTS, cfg.MODEL.WEIGHTS_FROM)
     return trainer
+
+
+def _distributed(student: nn.Module) -> nn.Module:
+    """DistributedDataParallel if there are several processes. Each step uses every parameter."""
+    on_gpu = next(student.parameters()).is_cuda
+    devices = [comm.get_local_rank()] if on_gpu else None
+    return create_ddp_model(student, broadcast_buffers=False, device_ids=devices)
 
 
 def _hooks(

@@ -1,0 +1,109 @@
+"""What the processes of `test_distributed` do; a module, so that a new process finds it."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from pathlib import Path
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from processes import SMALL
+
+from mic_det.config import load_config
+from mic_det.data.builtin import register_builtin
+from mic_det.engine import build_trainer, evaluate, load_for_evaluation
+
+CONFIG = Path(__file__).parents[1] / "configs" / "streets_mic.yaml"
+# Nothing is drawn in a step but masks and colours, which belong to the image: each anchor and each
+# proposal is sampled, of which each image has the same number, and nothing drops out.
+EXHAUSTIVE = [
+    *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", "4096", "MODEL.RPN.NMS_THRESH", "1.0"),
+    *("MODEL.ROI_HEADS.PROPOSAL_APPEND_GT", "False", "MODEL.ROI_HEADS.POSITIVE_FRACTION", "1.0"),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "40", "MODEL.SADA.DROPOUT", "0.0"),
+    *("SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.01"),
+]
+
+
+def small_config(output: Path, *overrides: str):
+    register_builtin()
+    return load_config(CONFIG, [*SMALL, "OUTPUT_DIR", str(output), *overrides])
+
+
+def labels_for_some(trainer) -> list[list[int]]:
+    """Leave pseudo labels to about half of the images, by name; returns counts, step by step."""
+    label, counts = trainer.teacher.pseudo_label, []
+
+    def some(target):
+        found = [
+            labels[: 0 if zlib.crc32(each["file_name"].encode()) % 2 else len(labels)]
+            for each, labels in zip(target, label(target), strict=True)
+        ]
+        counts.append([len(labels) for labels in found])
+        return found
+
+    trainer.teacher.pseudo_label = some
+    return counts
+
+
+class Gradients(HookBase):
+    """Keeps the gradients of the first step."""
+
+    def after_backward(self) -> None:
+        if self.trainer.iter == 0:
+            named = self.trainer.student.named_parameters()
+            self.kept = {n.removeprefix("module."): p.grad.clone() for n, p in named}
+
+
+class BadLoss(HookBase):
+    """Makes the losses of one process NaN, or those of its images, at some iterations."""
+
+    def __init__(self, rank: int, iterations: set[int]) -> None:
+        self.rank, self.iterations = rank, iterations
+
+    def before_train(self) -> None:
+        student, hook = self.trainer.student, self
+
+        def spoil(module, inputs, losses):
+            if comm.get_rank() == hook.rank and hook.trainer.iter in hook.iterations:
+                return {name: loss * math.nan for name, loss in losses.items()}
+            return losses
+
+        getattr(student, "module", student).register_forward_hook(spoil)
+
+
+def train(output: Path, *overrides: str, iterations: int, hooks=(), uneven: bool = False) -> None:
+    """Train and save what this process ends with to ``output``/rank<r>.pth."""
+    cfg = small_config(output, "SOLVER.MAX_ITER", str(iterations), *overrides)
+    trainer = build_trainer(cfg, writers=list)
+    counts = labels_for_some(trainer) if uneven else []
+    gradients = Gradients()
+    trainer.register_hooks([gradients, *hooks])
+    trainer.train(0, iterations)
+    student = getattr(trainer.student, "module", trainer.student)
+    everything = {
+        "student": student.state_dict(),
+        "teacher": trainer.teacher.model.state_dict(),
+        "gradients": gradients.kept,
+        "counts": counts,
+        "skipped": trainer.guard.skipped,
+    }
+    torch.save(everything, output / f"rank{comm.get_rank()}.pth")
+    if comm.is_main_process() and trainer.last_results:
+        (output / "results.json").write_text(json.dumps(trainer.last_results))
+
+
+def scenarios(root: Path, iterations: int) -> None:
+    """All that is asked of several processes, one after the other."""
+    no_test = ("DATASETS.TEST", "()")
+    pairs = ("SOLVER.IMS_PER_BATCH", "4", "SOLVER.TARGET_IMS_PER_BATCH", "4")
+    train(root / "same", *EXHAUSTIVE, *pairs, iterations=iterations, uneven=True)
+    train(root / "fault", *no_test, iterations=3, hooks=[BadLoss(comm.get_world_size() - 1, {1})])
+
+
+def measure(output: Path, weights: Path) -> dict:
+    """Evaluate a file of weights in this process."""
+    cfg = small_config(output, "MODEL.WEIGHTS", str(weights))
+    return evaluate(cfg, *load_for_evaluation(cfg))
