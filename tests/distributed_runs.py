@@ -14,7 +14,8 @@ from processes import SMALL
 
 from mic_det.config import load_config
 from mic_det.data.builtin import register_builtin
-from mic_det.engine import build_trainer, evaluate, load_for_evaluation
+from mic_det.engine import build_trainer, load_for_evaluation
+from mic_det.engine.evaluation import evaluate_model
 
 CONFIG = Path(__file__).parents[1] / "configs" / "streets_mic.yaml"
 # Nothing is drawn in a step but masks and colours, which belong to the image: each anchor and each
@@ -91,19 +92,24 @@ def train(output: Path, *overrides: str, iterations: int, hooks=(), uneven: bool
         "skipped": trainer.guard.skipped,
     }
     torch.save(everything, output / f"rank{comm.get_rank()}.pth")
-    if comm.is_main_process() and trainer.last_results:
-        (output / "results.json").write_text(json.dumps(trainer.last_results))
 
 
 def scenarios(root: Path, iterations: int) -> None:
     """All that is asked of several processes, one after the other."""
-    no_test = ("DATASETS.TEST", "()")
+    none = ("DATASETS.TEST", "()")
     pairs = ("SOLVER.IMS_PER_BATCH", "4", "SOLVER.TARGET_IMS_PER_BATCH", "4")
-    train(root / "same", *EXHAUSTIVE, *pairs, iterations=iterations, uneven=True)
-    train(root / "fault", *no_test, iterations=3, hooks=[BadLoss(comm.get_world_size() - 1, {1})])
+    train(root / "same", *none, *EXHAUSTIVE, *pairs, iterations=iterations, uneven=True)
+    train(root / "fault", *none, iterations=3, hooks=[BadLoss(comm.get_world_size() - 1, {1})])
+    predict(root / "same" / "predictions", root / "same" / "model_final.pth")
 
 
-def measure(output: Path, weights: Path) -> dict:
-    """Evaluate a file of weights in this process."""
-    cfg = small_config(output, "MODEL.WEIGHTS", str(weights))
-    return evaluate(cfg, *load_for_evaluation(cfg))
+def predict(output: Path, weights: Path) -> None:
+    """Evaluate the student of a file; all detections and the metrics go into ``output``."""
+    # Everything is detected, so that there is something to compare.
+    cfg = small_config(output, "MODEL.WEIGHTS", str(weights), "TEST.DETECTIONS_PER_IMAGE", "20")
+    cfg.defrost()
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    student, _ = load_for_evaluation(cfg)
+    metrics = evaluate_model(cfg, student, output_dir=str(output))
+    if comm.is_main_process():
+        (output / "metrics.json").write_text(json.dumps(metrics).replace("NaN", "null"))

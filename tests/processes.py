@@ -38,7 +38,11 @@ SMALL = [
 
 
 def draw_tiny_cityscapes(root: Path) -> Path:
-    """6 source, 7 foggy training and 5 foggy validation images with coloured boxes; the root."""
+    """6 source, 7 foggy training and 5 foggy validation images with coloured boxes.
+
+    Returns ``root``, for ``DETECTRON2_DATASETS``; they are in its folder ``cityscapes``.
+    """
+    place = root / "cityscapes"
     random = np.random.default_rng(0)
     classes = [{"id": i, "name": name} for i, name in enumerate(CITYSCAPES_CLASSES, 1)]
     for folder, split, count, suffix, json_name in (
@@ -57,12 +61,12 @@ def draw_tiny_cityscapes(root: Path) -> Path:
                 pixels[y : y + h, x : x + w] = [30 * k, 255 - 30 * k, 80]
                 box = {"image_id": number, "category_id": k + 1, "bbox": [x, y, w, h]}
                 boxes.append(box | {"id": len(boxes) + 1, "area": w * h, "iscrowd": 0})
-            path = root / folder / split / name
+            path = place / folder / split / name
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(path)
             images.append({"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT})
         data = {"images": images, "annotations": boxes, "categories": classes}
-        write_coco(root / "annotations" / f"{json_name}.json", data)
+        write_coco(place / "annotations" / f"{json_name}.json", data)
     return root
 
 

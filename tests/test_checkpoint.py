@@ -55,8 +55,9 @@ def save_iterations(folder: Path, *iterations: int, keep: int = 3):
     saver = checkpointer(folder, keep=keep)
     for iteration in iterations:
         with torch.no_grad():
-            for tensor in saver.model.state_dict().values():
-                tensor.fill_(iteration)
+            for model in (saver.model, saver._teacher.model):
+                for tensor in model.state_dict().values():
+                    tensor.fill_(iteration)
         saver.checkpointables["trainer"].iteration = iteration
         saver.save(f"model_{iteration:07d}", iteration=iteration)
     return saver

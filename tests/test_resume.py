@@ -123,6 +123,9 @@ def test_mixed_precision_trains(dtype, tmp_path):
     assert trainer.storage.latest()["loss_mic_roi_cls"][0] > 0
 
 
+SOURCES, TARGETS = "cityscapes/leftImg8bit/train", "cityscapes/leftImg8bit_foggy/train"
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
 
@@ -131,7 +134,7 @@ def damaged_copy(data: Path, tmp_path: Path, monkeypatch, *names: str) -> None:
     """Data sets in which these images of the target are cut off."""
     root = shutil.copytree(data, tmp_path / "data")
     for name in names:
-        truncate(root / "leftImg8bit_foggy/train" / name)
+        truncate(root / TARGETS / name)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
 
 
@@ -173,7 +176,7 @@ def test_one_percent_is_the_default(data, tmp_path, monkeypatch):
 
 
 def test_no_image_can_be_read(data, tmp_path, monkeypatch):
-    names = [path.name for path in (data / "leftImg8bit_foggy/train").iterdir()]
+    names = [path.name for path in (data / TARGETS).iterdir()]
     damaged_copy(data, tmp_path, monkeypatch, *names)
     cfg = distributed_runs.small_config(tmp_path, "DATALOADER.MAX_UNREADABLE", "1.0")
     with pytest.raises(DataError, match="images cannot be read"):
@@ -181,7 +184,7 @@ def test_no_image_can_be_read(data, tmp_path, monkeypatch):
 
 
 def test_an_error_that_is_not_the_images_is_raised(data):
-    path = next((data / "leftImg8bit/train").iterdir())
+    path = next((data / SOURCES).iterdir())
 
     def broken(record):
         raise OSError("not the image's fault")

@@ -176,13 +176,18 @@ def load_for_evaluation(cfg: CfgNode, *, resume: bool = False) -> tuple[nn.Modul
 
 
 def build_trainer(
-    cfg: CfgNode, *, resume: bool = False, writers: Callable[[], list[Any]] | None = None
+    cfg: CfgNode,
+    *,
+    resume: bool = False,
+    writers: Callable[[], list[Any]] | None = None,
+    log_period: int = 20,
 ) -> AdaptationTrainer:
     """Everything that ``tools/train_net.py`` trains with; call ``train(start_iter, max_iter)``.
 
     Args:
         resume: continue from the last checkpoint of ``OUTPUT_DIR``, if there is one.
         writers: what metrics are written to; Detectron2's own by default.
+        log_period: iterations that a logged loss is the mean of.
     """
     check_classes(cfg)
     check_batches(cfg)
@@ -203,6 +208,7 @@ def build_trainer(
         guard=build_guard(cfg, checkpointer),
         amp_dtype=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
         seed=seed,
+        log_period=log_period,
     )
     checkpointer.add_checkpointable("trainer", trainer)
     trainer.register_hooks(_hooks(cfg, trainer, student, checkpointer, writers))

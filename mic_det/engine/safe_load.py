@@ -50,6 +50,7 @@ def _numpy_parts() -> dict[tuple[str, str], Any]:
 _ADMITTED = _numpy_parts() | {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("_codecs", "encode"): _latin1,
+    ("__builtin__", "bytes"): bytes,  # how protocols up to 2 write b""
 }
 
 
