@@ -71,6 +71,10 @@ def launch(
         main(*args)
         return
     if dist_url == "auto":
+        if num_machines > 1:
+            raise ProcessError(
+                "--num-machines needs --dist-url tcp://<first machine>:<free port>, the same on all"
+            )
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     with tempfile.TemporaryDirectory(prefix="mic_det_errors_") as folder:
         context = multiprocessing.get_context("spawn")
