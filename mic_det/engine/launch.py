@@ -65,7 +65,14 @@ def launch(
     if started_by_torchrun():
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         local = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        _run(main, args, rank, world, *local, "env://")
+        try:
+            _run(main, args, rank, world, *local, "env://")
+        except RuntimeError as error:
+            if isinstance(error, ProcessError) or not lost_contact(error):
+                raise
+            raise ProcessError(
+                f"Process {rank} lost contact with another one, which has ended: see its message."
+            ) from error
         return
     if processes * num_machines <= 1:
         main(*args)
@@ -128,14 +135,18 @@ def _run(
                 f"{torch.cuda.device_count()} GPUs: --num-gpus is the number of processes."
             )
         torch.cuda.set_device(local_rank)
-    dist.init_process_group(
-        # Tensors on the CPU go by gloo where there are GPUs too.
-        backend="cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-        init_method=url,
-        world_size=world,
-        rank=rank,
-        timeout=TIMEOUT,
-    )
+    try:
+        dist.init_process_group(
+            # Tensors on the CPU go by gloo where there are GPUs too.
+            backend="cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            init_method=url,
+            world_size=world,
+            rank=rank,
+            timeout=TIMEOUT,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ProcessError(f"The {world} processes cannot meet at {url}: {reason}") from error
     comm.create_local_process_group(local_world)
     comm.synchronize()
     main(*args)

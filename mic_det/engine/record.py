@@ -128,5 +128,8 @@ def _digest(path: Path) -> str | None:
     """SHA-256 of a file, None if it is not a local one."""
     if not path.is_file():
         return None
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
