@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 from detectron2.engine import HookBase
+from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
-from processes import SMALL
+from processes import HEIGHT, SMALL, WIDTH
 
 from mic_det.config import load_config
 from mic_det.data.builtin import register_builtin
@@ -18,12 +19,14 @@ from mic_det.engine import build_trainer, load_for_evaluation
 from mic_det.engine.evaluation import evaluate_model
 
 CONFIG = Path(__file__).parents[1] / "configs" / "streets_mic.yaml"
-# Nothing is drawn in a step but masks and colours, which belong to the image: each anchor and each
-# proposal is sampled, of which each image has the same number, and nothing drops out.
+# Nothing is drawn in a step but masks and colours, which belong to the image, and nothing is
+# selected by scores that rounding could put into another order: each anchor is a sample and a
+# proposal, of which each image has the same number, and nothing drops out.
 EXHAUSTIVE = [
-    *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", "4096", "MODEL.RPN.NMS_THRESH", "1.0"),
+    *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", "4096", "MODEL.RPN.NMS_THRESH", "2.0"),
+    *("MODEL.RPN.PRE_NMS_TOPK_TRAIN", "2000", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "2000"),
     *("MODEL.ROI_HEADS.PROPOSAL_APPEND_GT", "False", "MODEL.ROI_HEADS.POSITIVE_FRACTION", "1.0"),
-    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "40", "MODEL.SADA.DROPOUT", "0.0"),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "1536", "MODEL.SADA.DROPOUT", "0.0"),
     *("SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.01"),
 ]
 
@@ -34,19 +37,32 @@ def small_config(output: Path, *overrides: str):
 
 
 def labels_for_some(trainer) -> list[list[int]]:
-    """Leave pseudo labels to about half of the images, by name; returns counts, step by step."""
-    label, counts = trainer.teacher.pseudo_label, []
+    """Pseudo labels that follow from an image's name, and for half of them none.
+
+    Returns their numbers, step by step. The teacher's own depend on the order of scores.
+    """
+    counts = []
 
     def some(target):
-        found = [
-            labels[: 0 if zlib.crc32(each["file_name"].encode()) % 2 else len(labels)]
-            for each, labels in zip(target, label(target), strict=True)
-        ]
-        counts.append([len(labels) for labels in found])
-        return found
+        labels = [_labels_of(Path(each["file_name"]).name) for each in target]
+        counts.append([len(each) for each in labels])
+        return labels
 
     trainer.teacher.pseudo_label = some
     return counts
+
+
+def _labels_of(name: str) -> Instances:
+    number = zlib.crc32(name.encode())
+    count = number % 2 * (1 + number % 5)
+    random = torch.Generator().manual_seed(number)
+    corners = torch.rand(count, 2, generator=random) * torch.tensor([60.0, 36.0])
+    sides = 8 + 20 * torch.rand(count, 2, generator=random)
+    labels = Instances((HEIGHT, WIDTH))
+    labels.gt_boxes = Boxes(torch.cat([corners, corners + sides], dim=1))
+    labels.gt_classes = torch.randint(0, 8, (count,), generator=random)
+    labels.gt_scores = 0.8 + 0.2 * torch.rand(count, generator=random)
+    return labels
 
 
 class Gradients(HookBase):
