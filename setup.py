@@ -19,8 +19,9 @@ setup(
     # Detectron2 is not listed: upstream is on no package index. `python -m mic_det.env --install`
     # (which `make` runs) keeps one that is already there and brings one where there is none.
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+        # Before 2.6 torch.load(weights_only=True) could be made to run code.
+        "torch>=2.6",
+        "torchvision>=0.21",
         "fvcore>=0.1.5",
         "iopath>=0.1.9",
         "pycocotools>=2.0.8",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 
+from mic_det.engine.launch import lost_contact
 from mic_det.errors import UserError
+
+# Errors that a user can mend: their messages say how.
+USER_ERRORS = (UserError,)
 
 
 def own_words(error: Exception) -> str:
@@ -26,3 +31,16 @@ def run_tool(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("\nStopped; the same command goes on from here.", file=sys.stderr)
         sys.exit(130)
+
+
+def without_tracebacks() -> None:
+    """Let Detectron2's training loop log errors that a user can mend without their traceback."""
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_shorten)
+
+
+def _shorten(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, USER_ERRORS) or (error is not None and lost_contact(error)):
+        record.msg, record.args = f"Training ends: {own_words(error).splitlines()[0]}", ()
+        record.exc_info = record.exc_text = None
+    return True

@@ -48,6 +48,18 @@ def add_mic_config(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "SGD"
     # "float16" (with loss scaling) or "bfloat16", when SOLVER.AMP.ENABLED.
     cfg.SOLVER.AMP.DTYPE = "float16"
+    # Scale all gradients down together when their common norm is larger than CLIP_VALUE; a norm of
+    # 1 to 10 is usual. "value" and "norm" (of each parameter by itself) are Detectron2's.
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 35.0
+    # A step whose loss or gradients are not finite is skipped; this many in a row stop the run.
+    cfg.SOLVER.MAX_SKIPPED_STEPS = 20
+    # Checkpoints by iteration that are kept, besides the best and the final one.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 3
+    # Share of a data set's images that may be unreadable in training. Another image takes the place
+    # of one that is; beyond this share the run stops with the list of them.
+    cfg.DATALOADER.MAX_UNREADABLE = 0.01
 
     # Keep weights and feature maps with the channels innermost: the same numbers but for rounding,
     # and faster convolutions on most machines.
@@ -96,6 +108,13 @@ def add_mic_config(cfg: CN) -> None:
     cfg.MODEL.MIC.AUGMENT.JITTER_PROB = 0.8
     cfg.MODEL.MIC.AUGMENT.BLUR_SIGMA = (0.15, 1.15)
     cfg.MODEL.MIC.AUGMENT.BLUR_PROB = 0.5
+    # Watches the number of pseudo boxes: none at all for COLLAPSE_ITERS, or on average over 20
+    # iterations more than EXPLOSION_FACTOR times as many an image as the source has labelled ones.
+    # ACTION "warn" logs that and what to try, "stop" ends the run with it.
+    cfg.MODEL.MIC.WATCHDOG = CN({"ENABLED": True})
+    cfg.MODEL.MIC.WATCHDOG.COLLAPSE_ITERS = 1000
+    cfg.MODEL.MIC.WATCHDOG.EXPLOSION_FACTOR = 10.0
+    cfg.MODEL.MIC.WATCHDOG.ACTION = "warn"
 
     # The EMA teacher. It is kept, evaluated and saved in every run, MIC or not.
     cfg.MODEL.TEACHER = CN()
@@ -270,10 +289,29 @@ def check_config(cfg: CN) -> None:
     )
     require(cfg.VIS_PERIOD >= 0, f"VIS_PERIOD is in iterations, not {cfg.VIS_PERIOD}")
     require(cfg.VIS_IMAGES >= 1, f"VIS_IMAGES is at least 1, not {cfg.VIS_IMAGES}: see VIS_PERIOD")
+    solver = cfg.SOLVER
+    for key, value in (
+        ("SOLVER.MAX_SKIPPED_STEPS", solver.MAX_SKIPPED_STEPS),
+        ("SOLVER.CHECKPOINTS_KEPT", solver.CHECKPOINTS_KEPT),
+        ("MODEL.MIC.WATCHDOG.COLLAPSE_ITERS", mic.WATCHDOG.COLLAPSE_ITERS),
+    ):
+        require(value >= 1, f"{key} is at least 1, not {value}")
+    clip = solver.CLIP_GRADIENTS.CLIP_VALUE
+    require(clip > 0, f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is above 0, not {clip}")
+    factor = mic.WATCHDOG.EXPLOSION_FACTOR
+    require(factor > 0, f"MODEL.MIC.WATCHDOG.EXPLOSION_FACTOR is above 0, not {factor}")
+    share = cfg.DATALOADER.MAX_UNREADABLE
+    require(0.0 <= share <= 1.0, f"DATALOADER.MAX_UNREADABLE is a share in [0, 1], not {share}")
     alpha = cfg.MODEL.TEACHER.ALPHA
     require(0.0 <= alpha <= 1.0, f"MODEL.TEACHER.ALPHA is in [0, 1], not {alpha}")
     for key, value, allowed in (
         ("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("SGD", "AdamW")),
+        (
+            "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+            solver.CLIP_GRADIENTS.CLIP_TYPE,
+            ("full_model", "norm", "value"),
+        ),
+        ("MODEL.MIC.WATCHDOG.ACTION", mic.WATCHDOG.ACTION, ("warn", "stop")),
         ("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, ("float16", "bfloat16")),
         ("MODEL.WEIGHTS_FROM", cfg.MODEL.WEIGHTS_FROM, TEST_MODELS),
         ("TEST.SERVE", cfg.TEST.SERVE, TEST_MODELS),

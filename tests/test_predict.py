@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetMapper
 from test_training import SMALL
 from tiny_streets import CLEAR, FOGGY, register_tiny_streets
 
@@ -21,6 +20,7 @@ from mic_det.config import load_config
 from mic_det.data.builtin import register_builtin
 from mic_det.data.class_names import class_names
 from mic_det.data.coco import DataError
+from mic_det.data.mapper import DomainMapper
 from mic_det.engine.build import build_student_and_teacher
 from mic_det.engine.checkpoint import AdaptationCheckpointer
 from mic_det.engine.inputs import UnreadableError, find_inputs
@@ -125,7 +125,7 @@ def test_boxes_are_those_of_evaluation(weights, images):
     cv2.imwrite(str(path), cv2.resize(cv2.imread(str(images / "day/x.png")), (600, 300)))
     record = {"file_name": str(path), "height": 300, "width": 600}
     with torch.no_grad():
-        expected = predictor.model([DatasetMapper(cfg, is_train=False)(record)])[0]["instances"]
+        expected = predictor.model([DomainMapper(cfg, is_train=False)(record)])[0]["instances"]
     found = predictor(cv2.imread(str(path)))
     assert len(found) > 0
     assert found.pred_boxes.tensor[:, 2].max() > 256

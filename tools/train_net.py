@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Train or evaluate: ``python tools/train_net.py --config configs/streets_mic.yaml [KEY VALUE]``.
 
-The flags are those of Detectron2's own train_net.py.
+The flags are those of Detectron2's own train_net.py, and ``--reproduce OUTPUT_DIR``, which makes
+the run of that folder again beside it. docs/training.md is about several processes.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import json
 import logging
 from pathlib import Path
 
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 
-from mic_det.cli import run_tool
+from mic_det.cli import USER_ERRORS, run_tool, without_tracebacks
 from mic_det.config import load_config
 from mic_det.data.catalog import missing_data_message
 from mic_det.data.errors import DataError
 from mic_det.data.register import register_from_config
 from mic_det.engine import build_trainer, load_for_evaluation
 from mic_det.engine.build import check_classes, evaluate
+from mic_det.engine.launch import launch, main_process_first, started_by_torchrun
+from mic_det.engine.record import read_record, write_record
 from mic_det.engine.report import results_table
 from mic_det.env import describe
 
@@ -33,9 +36,31 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--config", dest="config_file", default=argparse.SUPPRESS, help="same as --config-file"
     )
+    parser.add_argument(
+        "--reproduce",
+        metavar="OUTPUT_DIR",
+        help="start the run of this folder again: its config, seed and number of processes; "
+        "written to OUTPUT_DIR_again unless told otherwise (OUTPUT_DIR as KEY VALUE)",
+    )
+    parser.set_defaults(dist_url="auto")
     arguments = parser.parse_args()
+    if arguments.reproduce:
+        if arguments.config_file or arguments.resume or arguments.eval_only:
+            parser.error("--reproduce brings its own config, and starts from the beginning")
+        return repeat(arguments)
     if not arguments.config_file:
         parser.error("--config is needed, e.g. --config configs/cs2foggy_mic.yaml")
+    return arguments
+
+
+def repeat(arguments: argparse.Namespace) -> argparse.Namespace:
+    """The arguments that start a recorded run again."""
+    config, start = read_record(arguments.reproduce)
+    arguments.config_file = str(config)
+    if not started_by_torchrun():
+        arguments.num_gpus, arguments.num_machines = start["processes"], 1
+    folder = str(Path(arguments.reproduce)) + "_again"
+    arguments.opts = ["OUTPUT_DIR", folder, *arguments.opts]
     return arguments
 
 
@@ -56,12 +81,15 @@ def main(arguments: argparse.Namespace) -> None:
     """What each process runs."""
     cfg = prepare(arguments)
     default_setup(cfg, arguments)
+    without_tracebacks()
     logger.info("Installation: %s", json.dumps(describe()))
+    with main_process_first():  # it makes data that are made on first use
+        check_classes(cfg, training=not arguments.eval_only)
     if arguments.eval_only:
-        check_classes(cfg, training=False)
         results = evaluate(cfg, *load_for_evaluation(cfg, resume=arguments.resume))
     else:
         trainer = build_trainer(cfg, resume=arguments.resume)
+        write_record(cfg, trainer.seed)
         trainer.train(trainer.start_iter, cfg.SOLVER.MAX_ITER)
         results = trainer.last_results
     if comm.is_main_process() and results:
@@ -82,6 +110,7 @@ def start() -> None:
         machine_rank=arguments.machine_rank,
         dist_url=arguments.dist_url,
         args=(arguments,),
+        expected=USER_ERRORS,
     )
 
 

@@ -22,15 +22,22 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .catalog import labelled_dicts, unlabelled_dicts
 from .mapper import DomainMapper
+from .unreadable import UnreadableImages, why_unreadable
 
 # Streams of one run are told apart by these, so that source and target draw independently.
 SOURCE_STREAM, TARGET_STREAM = 0, 1
+# Other images tried in place of one that cannot be read.
+REPLACEMENTS = 10
+
+
+def _seed_of(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
 @contextlib.contextmanager
 def _seeded(*key: int) -> Iterator[None]:
     """Seed python's and numpy's generators, which Detectron2's transforms use, for a while."""
-    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    seed = _seed_of(*key)
     python_state, numpy_state = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)
@@ -43,6 +50,11 @@ def _seeded(*key: int) -> Iterator[None]:
 
 class SampleStream(Dataset):
     """Sample k of an endless shuffled pass over ``dicts``, mapped by ``mapper``.
+
+    Beside what the mapper returns, a sample has ``sample_seed``, for draws on it that shall not
+    depend on the process that makes them, and ``unreadable``: (file, reason) of images that could
+    not be read and in whose place another one stands, which follows from (seed, stream, k) too. It
+    has no ``image`` when none of `REPLACEMENTS` others could be read either.
 
     Args:
         dicts: Detectron2 dataset dicts, at least one.
@@ -77,9 +89,24 @@ class SampleStream(Dataset):
         return int(self._order[position])
 
     def __getitem__(self, k: int) -> dict[str, Any]:
-        record = self.dicts[self.index_of(k)]
-        with _seeded(*self.key, k):
-            return self.mapper(record)
+        unreadable: list[tuple[str, str]] = []
+        extra = {"sample_seed": _seed_of(*self.key, k), "unreadable": unreadable}
+        for attempt in range(1 + REPLACEMENTS):
+            record = self.dicts[self._place(k, attempt)]
+            try:
+                with _seeded(*self.key, k):
+                    return self.mapper(record) | extra
+            except Exception:
+                reason = why_unreadable(record)
+                if reason is None:
+                    raise
+                unreadable.append((record["file_name"], reason))
+        return extra
+
+    def _place(self, k: int, attempt: int) -> int:
+        if attempt == 0:
+            return self.index_of(k)
+        return int(np.random.default_rng((*self.key, k, attempt)).integers(len(self.dicts)))
 
 
 class _BatchPositions(Sampler[list[int]]):
@@ -176,11 +203,21 @@ def domain_batches(
 
     The target batch is None, and target images are not read, when no part of the method uses them.
     """
-    workers = cfg.DATALOADER.NUM_WORKERS
-    source = stream_loader(source_stream(cfg, seed), cfg.SOLVER.IMS_PER_BATCH, start, workers)
+    source = _checked_batches(
+        cfg, "DATASETS.TRAIN", source_stream(cfg, seed), cfg.SOLVER.IMS_PER_BATCH, start
+    )
     if not (cfg.MODEL.SADA.ENABLED or cfg.MODEL.MIC.ENABLED):
         for batch in source:
             yield batch, None
     total = cfg.SOLVER.TARGET_IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH
-    target = stream_loader(target_stream(cfg, seed), total, start, workers)
+    target = _checked_batches(cfg, "DATASETS.TARGET", target_stream(cfg, seed), total, start)
     yield from zip(source, target, strict=False)
+
+
+def _checked_batches(
+    cfg: CfgNode, key: str, stream: SampleStream, total_batch: int, start: int
+) -> Iterator[list[dict[str, Any]]]:
+    unreadable = UnreadableImages(key, len(stream.dicts), cfg.DATALOADER.MAX_UNREADABLE)
+    for batch in stream_loader(stream, total_batch, start, cfg.DATALOADER.NUM_WORKERS):
+        unreadable.check(batch)
+        yield batch

@@ -16,8 +16,10 @@ from torch import Tensor
 from mic_det.core import RunningMeans, confident
 
 from .batch import FeatureBatch, extract_features, propose, run_rpn
+from .divergence import nan_loss_on_divergence
 from .domain_heads import SADAHeads
 from .masked_loss import MaskedDetectionLoss
+from .pooling import pool_in_one_dtype
 from .pseudo_labels import as_pseudo_labels, detect_confident
 from .regions import (
     Regions,
@@ -64,6 +66,7 @@ class AdaptiveRCNN(GeneralizedRCNN):
         self.pseudo_threshold = pseudo_threshold
         # Of pseudo labels, for the curves of `engine.health_curves`.
         self.health = RunningMeans()
+        pool_in_one_dtype(self)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -78,6 +81,7 @@ class AdaptiveRCNN(GeneralizedRCNN):
             parts["masked_loss"] = MaskedDetectionLoss(mic.WEIGHT, mic.QUALITY, mic.SCORE_THRESH)
         return parts
 
+    @nan_loss_on_divergence
     def forward(
         self,
         source: Batch,

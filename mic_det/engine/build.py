@@ -34,14 +34,16 @@ from mic_det.detection.label_free import masking_stability
 
 from .checkpoint import AdaptationCheckpointer
 from .evaluation import detections_folder, evaluate_model
+from .health import StepGuard, likely_causes
 from .health_curves import HealthCurves
+from .keep_best import BestCheckpoints
 from .pictures import picture_hooks
 from .student_view import MaskedView
 from .trainer import AdaptationTrainer
+from .watchdog import PseudoLabelWatchdog
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS_KEPT = 3
 # Iterations between lines of the metrics; a GPU is waited for once in so many.
 LOG_PERIOD = 20
 
@@ -58,15 +60,41 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
     if solver.OPTIMIZER == "AdamW":
-        optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-        return optimizer(groups, lr=solver.BASE_LR, fused=True)
-    return maybe_add_gradient_clipping(cfg, torch.optim.SGD)(
+        return _clipping(cfg, torch.optim.AdamW)(groups, lr=solver.BASE_LR, fused=True)
+    optimizer = _clipping(cfg, torch.optim.SGD)(
         groups,
         lr=solver.BASE_LR,
         momentum=solver.MOMENTUM,
         nesterov=solver.NESTEROV,
-        foreach=True,
+        fused=True,
     )
+    if solver.MOMENTUM:
+        # The fused kernel would begin with memory as it finds it if its first step were skipped.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def _clipping(cfg: CfgNode, kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """``kind`` with Detectron2's clipping of each parameter; that of all is `StepGuard`'s."""
+    if cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE == "full_model":
+        return kind
+    return maybe_add_gradient_clipping(cfg, kind)
+
+
+def build_guard(cfg: CfgNode, checkpointer: AdaptationCheckpointer) -> StepGuard:
+    """Clipping and skipping as ``SOLVER`` says."""
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    norm = clip.CLIP_VALUE if clip.ENABLED and clip.CLIP_TYPE == "full_model" else None
+    logger.info(
+        "Warm-up over %d iterations to a learning rate of %g; gradients %s.",
+        cfg.SOLVER.WARMUP_ITERS,
+        cfg.SOLVER.BASE_LR,
+        f"clipped ({clip.CLIP_TYPE}) at {clip.CLIP_VALUE:g}" if clip.ENABLED else "not clipped",
+    )
+    causes = likely_causes(cfg)
+    return StepGuard(norm, cfg.SOLVER.MAX_SKIPPED_STEPS, causes, checkpointer.last)
 
 
 def build_student_and_teacher(cfg: CfgNode) -> tuple[nn.Module, EMATeacher]:
@@ -127,6 +155,17 @@ def check_classes(cfg: CfgNode, *, training: bool = True) -> list[str]:
     return classes
 
 
+def check_batches(cfg: CfgNode) -> None:
+    """Raise ConfigError unless the processes can share the batches out evenly."""
+    world = comm.get_world_size()
+    for key in ("IMS_PER_BATCH", "TARGET_IMS_PER_BATCH"):
+        if cfg.SOLVER[key] % world:
+            raise ConfigError(
+                f"SOLVER.{key} is {cfg.SOLVER[key]}, over all processes; it must be a multiple of "
+                f"their number, {world}."
+            )
+
+
 def evaluate(cfg: CfgNode, student: nn.Module, teacher: EMATeacher) -> dict[str, Any]:
     """Evaluate ``TEST.MODELS``: COCO metrics on each test set, and the label-free criterion.
 
@@ -170,32 +209,47 @@ def load_for_evaluation(cfg: CfgNode, *, resume: bool = False) -> tuple[nn.Modul
     path = cfg.MODEL.WEIGHTS
     if resume and checkpointer.has_checkpoint():
         path = checkpointer.get_checkpoint_file()
-    checkpointer.start_from(path)
+    checkpointer.start_from(path, refused=("mis-shaped",))
     checkpointer.load(path, checkpointables=["teacher"])
     return student, teacher
 
 
 def build_trainer(
-    cfg: CfgNode, *, resume: bool = False, writers: Callable[[], list[Any]] | None = None
+    cfg: CfgNode,
+    *,
+    resume: bool = False,
+    writers: Callable[[], list[Any]] | None = None,
+    log_period: int = LOG_PERIOD,
 ) -> AdaptationTrainer:
     """Everything that ``tools/train_net.py`` trains with; call ``train(start_iter, max_iter)``.
 
     Args:
         resume: continue from the last checkpoint of ``OUTPUT_DIR``, if there is one.
         writers: what metrics are written to; Detectron2's own by default.
+        log_period: iterations that a logged loss is the mean of.
     """
     check_classes(cfg)
+    check_batches(cfg)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     logger.info("Seed of weights, data order, augmentation and masks: %d", seed)
     seed_all_rng(seed)
     student, teacher = build_student_and_teacher(cfg)
-    trainer = build_trainer_around(
-        cfg, student, teacher, lambda start: domain_batches(cfg, trainer.seed, start), seed
+    checkpointer = AdaptationCheckpointer(
+        student, teacher, cfg.OUTPUT_DIR, keep=cfg.SOLVER.CHECKPOINTS_KEPT
     )
-    checkpointer = AdaptationCheckpointer(student, teacher, cfg.OUTPUT_DIR, trainer=trainer)
+    trainer = build_trainer_around(
+        cfg,
+        student,
+        teacher,
+        lambda start: domain_batches(cfg, trainer.seed, start),
+        seed,
+        guard=build_guard(cfg, checkpointer),
+        log_period=log_period,
+    )
+    checkpointer.add_checkpointable("trainer", trainer)
     trainer.register_hooks(_hooks(cfg, trainer, student, checkpointer, writers))
-    if resume and checkpointer.has_checkpoint():
-        checkpointer.resume_or_load("", resume=True)
+    checkpointer.remove_leftovers()
+    if resume and checkpointer.resume():
         trainer.start_iter = trainer.iter + 1
     else:
         checkpointer.start_from(cfg.MODEL.WEIGHTS, cfg.MODEL.WEIGHTS_FROM)
@@ -208,18 +262,28 @@ def build_trainer_around(
     teacher: EMATeacher,
     make_batches: Callable[[int], Iterator[tuple[Any, Any]]],
     seed: int,
+    guard: StepGuard | None = None,
+    log_period: int = LOG_PERIOD,
 ) -> AdaptationTrainer:
     """The trainer of these models on these batches, without hooks and checkpoints."""
     return AdaptationTrainer(
-        student=create_ddp_model(student, broadcast_buffers=False),
+        student=_distributed(student),
         teacher=teacher,
         optimizer=build_optimizer(cfg, student),
         make_batches=make_batches,
+        guard=guard,
         mask_target=MaskedView.from_config(cfg) if cfg.MODEL.MIC.ENABLED else None,
         amp_dtype=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
         seed=seed,
-        log_period=LOG_PERIOD,
+        log_period=log_period,
     )
+
+
+def _distributed(student: nn.Module) -> nn.Module:
+    """DistributedDataParallel if there are several processes. Each step uses every parameter."""
+    on_gpu = next(student.parameters()).is_cuda
+    devices = [comm.get_local_rank()] if on_gpu else None
+    return create_ddp_model(student, broadcast_buffers=False, device_ids=devices)
 
 
 def _hooks(
@@ -243,21 +307,19 @@ def _hooks(
         HealthCurves(student, LOG_PERIOD),
         *picture_hooks(cfg, student),
     ]
-    if comm.is_main_process():
-        metrics = [(f"{cfg.TEST.SERVE}/{name}/AP50", "model_best") for name in cfg.DATASETS.TEST]
-        if cfg.TEST.LABEL_FREE_IMAGES and cfg.DATASETS.TARGET:
-            metrics.append((f"{cfg.TEST.SERVE}/stability", "model_best_label_free"))
-        if period:
-            best = {file: metric for metric, file in reversed(metrics)}
-            built += [
-                hooks.BestCheckpointer(period, checkpointer, metric, "max", file_prefix=file)
-                for file, metric in best.items()
-            ]
+    metrics = [(f"{cfg.TEST.SERVE}/{name}/AP50", "model_best") for name in cfg.DATASETS.TEST]
+    if cfg.TEST.LABEL_FREE_IMAGES and cfg.DATASETS.TARGET:
+        metrics.append((f"{cfg.TEST.SERVE}/stability", "model_best_label_free"))
+    if period:
+        best = {file: metric for metric, file in reversed(metrics)}
+        built.append(BestCheckpoints(checkpointer, best))
+    if cfg.MODEL.MIC.ENABLED and cfg.MODEL.MIC.WATCHDOG.ENABLED:
+        watchdog = cfg.MODEL.MIC.WATCHDOG
         built.append(
-            hooks.PeriodicCheckpointer(
-                checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=CHECKPOINTS_KEPT
-            )
+            PseudoLabelWatchdog(watchdog.COLLAPSE_ITERS, watchdog.EXPLOSION_FACTOR, watchdog.ACTION)
         )
+    if comm.is_main_process():
+        built.append(hooks.PeriodicCheckpointer(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         make = writers or (lambda: default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER))
         built.append(hooks.PeriodicWriter(make(), period=LOG_PERIOD))
     return built

@@ -1,22 +1,34 @@
-"""Checkpoints in Detectron2's form, with the teacher inside, written atomically."""
+"""Checkpoints in Detectron2's form, with the teacher inside: written atomically, read safely."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import re
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 
 from mic_det.config import ConfigError
 from mic_det.core import EMATeacher
+
+from .key_report import class_counts, key_report
+from .safe_load import CheckpointError, DamagedFileError, load_pickle, load_tensors
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NUMBERED = re.compile(r"model_(\d{7})\.pth")
 
 
 def write_atomically(path: Path, write: Any) -> None:
     """Call ``write(file)`` on a temporary file beside ``path``, flush it to disk, and rename it.
 
-    A process that is killed meanwhile leaves the former ``path`` as it was.
+    A process that is killed meanwhile, or a full disk, leaves the former ``path`` as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -28,6 +40,36 @@ def write_atomically(path: Path, write: Any) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def content_digest(value: Any) -> str:
+    """SHA-256 over tensors (dtype, shape, bytes), numbers, strings and nested containers."""
+    digest = hashlib.sha256()
+    _digest_into(digest, value)
+    return digest.hexdigest()
+
+
+def _digest_into(digest: Any, value: Any) -> None:
+    if isinstance(value, torch.Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(flat.numpy())
+    elif isinstance(value, Mapping):
+        digest.update(f"{{{len(value)}".encode())
+        for key, each in value.items():
+            digest.update(f"{key!r}:".encode())
+            _digest_into(digest, each)
+    elif isinstance(value, (list, tuple)):
+        digest.update(f"[{len(value)}".encode())
+        for each in value:
+            _digest_into(digest, each)
+    else:
+        digest.update(f"{value!r};".encode())
 
 
 class AdaptationCheckpointer(DetectionCheckpointer):
@@ -35,25 +77,49 @@ class AdaptationCheckpointer(DetectionCheckpointer):
 
     Detectron2's own loaders read the student of such a file as they read any other. A file without
     a teacher (a model of the zoo, ImageNet weights, a plain Detectron2 run) starts both from its
-    ``model``.
+    ``model``. A digest of the content is saved with it and checked whenever the file is read.
+
+    Args:
+        keep: number of ``model_<iteration>.pth`` that are kept; older ones are deleted.
+        **others: what else is saved, as in `DetectionCheckpointer`.
     """
 
     def __init__(
-        self, student: torch.nn.Module, teacher: EMATeacher, save_dir: str = "", **others: Any
+        self,
+        student: torch.nn.Module,
+        teacher: EMATeacher,
+        save_dir: str = "",
+        *,
+        keep: int = 3,
+        **others: Any,
     ) -> None:
         super().__init__(student, save_dir, teacher=teacher.model, **others)
         self._teacher = teacher
+        self._keep = keep
+        self._start_with_teacher = False
+        # What is not accepted of a file that is being loaded; see `_log_incompatible_keys`.
+        self._refused: tuple[str, ...] = ()
 
     def save(self, name: str, **extra: Any) -> None:
-        """Write ``<name>.pth`` and tag it as the last one."""
+        """Write ``<name>.pth``, tag it as the last one, delete what is too old.
+
+        Raises CheckpointError when there is no room for it; what was saved before is untouched.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict()}
         data |= {key: each.state_dict() for key, each in self.checkpointables.items()}
+        data |= extra
+        data["digest"] = content_digest(data)
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info(f"Saving checkpoint to {path}")
-        write_atomically(path, lambda file: torch.save(data | extra, file))
-        self.tag_last_checkpoint(path.name)
+        try:
+            write_atomically(path, lambda file: torch.save(data, file))
+            self.tag_last_checkpoint(path.name)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(self._no_room(path, error)) from error
+        if NUMBERED.fullmatch(path.name):
+            self._prune(path)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Point ``last_checkpoint`` at a file of the folder."""
@@ -62,26 +128,188 @@ class AdaptationCheckpointer(DetectionCheckpointer):
             lambda file: file.write(last_filename_basename.encode()),
         )
 
-    def start_from(self, path: str, which: str = "student") -> None:
+    def last(self) -> str:
+        """Path of the last checkpoint of the folder, "" if there is none."""
+        return self.get_checkpoint_file() if self.has_checkpoint() else ""
+
+    def resume(self) -> bool:
+        """Load the last checkpoint of the folder that is intact; False if there is none at all.
+
+        A damaged one is named in the log and the one before it taken. Raises CheckpointError if
+        all are damaged, or the last does not fit the model and the optimizer.
+        """
+        candidates = self._candidates()
+        if not candidates:
+            return False
+        chosen = None
+        if comm.is_main_process():
+            chosen = self._first_intact(candidates)
+        decided = comm.all_gather(chosen)[0]
+        if chosen is None:
+            self._load_to_resume(decided)
+        return True
+
+    def start_from(self, path: str, which: str = "student", refused: tuple[str, ...] = ()) -> None:
         """Start student and teacher from the ``which`` ("student" or "teacher") of a file.
 
         ``path`` may be empty (both start as they were initialised), a local file, or anything that
-        Detectron2 resolves, such as ``detectron2://ImageNetPretrained/MSRA/R-50.pkl``. Raises
-        ConfigError if the file does not exist.
+        Detectron2 resolves, such as ``detectron2://ImageNetPretrained/MSRA/R-50.pkl``. Differences
+        between file and model are logged; those ``refused`` ("missing", "unexpected", "mis-shaped")
+        raise CheckpointError, as a file does that is damaged or unsafe. Raises ConfigError if it
+        does not exist.
         """
-        if path and "://" not in path and not Path(path).is_file():
+        if path and "://" not in path and not Path(path.partition("?")[0]).is_file():
             raise ConfigError(f"MODEL.WEIGHTS: {path}: no such file")
         self._start_with_teacher = which == "teacher"
+        self._refused = refused
         try:
             self.load(path, checkpointables=[])
         finally:
             self._start_with_teacher = False
+            self._refused = ()
         self._teacher.copy_from(self.model)
 
-    _start_with_teacher = False
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As in `DetectionCheckpointer`."""
+        try:
+            return super().load(path, *args, **kwargs)
+        finally:
+            self._parsed_url_during_load = None
+
+    def remove_leftovers(self) -> None:
+        """Delete what saves that were killed have left in the folder."""
+        if self.save_dir and self.save_to_disk:
+            for path in Path(self.save_dir).glob(".*.pth.*.tmp"):
+                path.unlink(missing_ok=True)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        loaded = super()._load_file(filename)
+        if filename.endswith(".pkl"):
+            loaded = _from_pickle(load_pickle(filename), filename)
+        else:
+            loaded = load_tensors(filename)
+            if not isinstance(loaded, dict):
+                raise CheckpointError(f"{filename}: holds no dict of tensors")
+            loaded = _from_torch(loaded, filename)
+            query = getattr(self._parsed_url_during_load, "query", "")
+            if "matching_heuristics=True" in query:
+                loaded["matching_heuristics"] = True
         if self._start_with_teacher and "teacher" in loaded:
             loaded["model"] = loaded["teacher"]
         return loaded
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        found = {
+            "missing": incompatible.missing_keys,
+            "unexpected": incompatible.unexpected_keys,
+            "mis-shaped": incompatible.incorrect_shapes,
+        }
+        if not any(found.values()):
+            return
+        table = key_report(**{kind.replace("-", "_"): keys for kind, keys in found.items()})
+        counts = class_counts(incompatible.incorrect_shapes)
+        if counts is not None:
+            table += (
+                f"\nThe file's classifier has {counts[0]} classes, the model has {counts[1]} "
+                "(MODEL.ROI_HEADS.NUM_CLASSES)."
+            )
+        if any(found[kind] for kind in self._refused):
+            raise CheckpointError(f"the file's tensors are not the model's:\n{table}")
+        everything = len(self.model.state_dict())
+        if len(found["missing"]) + len(found["mis-shaped"]) >= everything:
+            raise CheckpointError(f"the file has no tensor for this model:\n{table}")
+        self.logger.warning("Differences between the file and the model:\n%s", table)
+
+    def _candidates(self) -> list[Path]:
+        """Files to resume from, the best first: the tagged one, then earlier iterations."""
+        if not self.save_dir or not self.has_checkpoint():
+            return []
+        tagged = Path(self.get_checkpoint_file())
+        earlier = [each for each in self._numbered() if each != tagged]
+        match = NUMBERED.fullmatch(tagged.name)
+        if match:
+            earlier = [each for each in earlier if each.name < tagged.name]
+        return [tagged, *reversed(earlier)]
+
+    def _numbered(self) -> list[Path]:
+        paths = Path(self.save_dir).glob("model_*.pth")
+        return sorted(path for path in paths if NUMBERED.fullmatch(path.name))
+
+    def _first_intact(self, candidates: list[Path]) -> Path:
+        for path in candidates:
+            try:
+                self._load_to_resume(path)
+            except (DamagedFileError, FileNotFoundError) as error:
+                self.logger.warning("%s. The checkpoint before it is tried.", error)
+                continue
+            if path != candidates[0]:
+                self.logger.warning("Resuming from %s instead.", path)
+            return path
+        raise CheckpointError(
+            f"{self.save_dir}: none of its checkpoints can be read "
+            f"({', '.join(path.name for path in candidates)}). Start again without --resume, or "
+            "set MODEL.WEIGHTS to another file."
+        )
+
+    def _load_to_resume(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file, though last_checkpoint names it")
+        self._refused = ("missing", "unexpected", "mis-shaped")
+        try:
+            rest = self.load(str(path))
+        except CheckpointError as error:
+            if isinstance(error, DamagedFileError) or str(error).startswith(str(path)):
+                raise
+            raise CheckpointError(f"{path}: cannot be resumed: {error}") from None
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}: cannot be resumed with these settings ({error}). Resume with those it "
+                "was trained with (config.yaml beside it), or start anew from it: MODEL.WEIGHTS."
+            ) from error
+        finally:
+            self._refused = ()
+        if "trainer" in self.checkpointables and "iteration" not in rest:
+            raise CheckpointError(f"{path}: holds weights alone; set MODEL.WEIGHTS to it instead.")
+
+    def _prune(self, newest: Path) -> None:
+        """Keep the last ``keep`` up to ``newest``; later ones belong to another run, leave them."""
+        known = [path for path in self._numbered() if path.name <= newest.name]
+        for path in known[: -self._keep]:
+            path.unlink(missing_ok=True)
+
+    def _no_room(self, path: Path, error: Exception) -> str:
+        number = getattr(error, "errno", None) or getattr(error.__context__, "errno", None)
+        last = self.last()
+        kept = f"{last} is untouched" if last else "nothing had been saved before"
+        if number not in NO_ROOM:
+            return f"{path}: cannot be written: {error}. {kept.capitalize()}."
+        free = shutil.disk_usage(path.parent).free / 2**20
+        return (
+            f"{path}: no room to write it ({os.strerror(number)}; {free:.0f} MB free there). "
+            f"{kept}. Free some space, or move the folder and set OUTPUT_DIR to where it is now; "
+            "then run the same command with --resume."
+        )
+
+
+def _from_pickle(data: Any, filename: str) -> dict[str, Any]:
+    """A ``.pkl`` of Detectron2's zoo, or one of Caffe2 whose names are to be matched."""
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{filename}: holds no dict of arrays")
+    if "model" in data and "__author__" in data:
+        return data
+    blobs = data.get("blobs", data)
+    weights = {key: value for key, value in blobs.items() if not key.endswith("_momentum")}
+    return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+
+
+def _from_torch(loaded: dict[str, Any], filename: str) -> dict[str, Any]:
+    """Check the digest, if there is one; wrap a bare state dict."""
+    digest = loaded.pop("digest", None) if "model" in loaded else None
+    if digest is not None and digest != content_digest(loaded):
+        raise DamagedFileError(f"{filename}: its content is not what was saved, it is damaged")
+    if filename.endswith(".pyth"):
+        if "model_state" not in loaded:
+            raise CheckpointError(f"{filename}: a .pyth file must hold 'model_state'")
+        state = loaded["model_state"]
+        state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+        return {"model": state, "__author__": "pycls", "matching_heuristics": True}
+    return loaded if "model" in loaded else {"model": loaded}

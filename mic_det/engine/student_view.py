@@ -47,8 +47,16 @@ class MaskedView(nn.Module):
 
     @torch.no_grad()
     def forward(self, target: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The same dicts with other images: float32 (3, H, W) in the value range they came in."""
-        return [
-            {**each, "image": self.mask(self.augment(each["image"].to(self.device)))}
-            for each in target
-        ]
+        """The same dicts with other images: float32 (3, H, W) in the value range they came in.
+
+        All draws on an image follow from its ``sample_seed``, where it has one: they are the same
+        in whichever process it is.
+        """
+        return [{**each, "image": self._view(each)} for each in target]
+
+    def _view(self, each: dict[str, Any]) -> torch.Tensor:
+        generator = None
+        if "sample_seed" in each:
+            generator = torch.Generator().manual_seed(each["sample_seed"])
+        augmented = self.augment(each["image"].to(self.device), generator=generator)
+        return self.mask(augmented, generator=generator)

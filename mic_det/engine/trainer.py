@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from mic_det.core import EMATeacher
 
+from .health import StepGuard, file_names
+
 
 class AdaptationTrainer(TrainerBase):
     """Train a student on source and target, with a teacher that follows it.
@@ -29,6 +31,7 @@ class AdaptationTrainer(TrainerBase):
             None where the method has no use for it.
         mask_target: from the target batch to what the student gets to see of it, augmented and
             masked; None switches MIC off.
+        guard: takes the optimizer's steps and skips those that are not finite.
         amp_dtype: autocast to this dtype (float16 adds loss scaling); None: full precision.
         seed: each iteration's random draws (dropout, sampling, masks) follow from this, the
             iteration and the process's rank, so that a resumed run draws what it would have drawn.
@@ -44,6 +47,7 @@ class AdaptationTrainer(TrainerBase):
         optimizer: torch.optim.Optimizer,
         make_batches: Callable[[int], Iterator[tuple[Any, Any]]],
         mask_target: Callable[[Any], Any] | None = None,
+        guard: StepGuard | None = None,
         amp_dtype: torch.dtype | None = None,
         seed: int = 0,
         log_period: int = 20,
@@ -54,11 +58,14 @@ class AdaptationTrainer(TrainerBase):
         self.optimizer = optimizer
         self.make_batches = make_batches
         self.mask_target = mask_target
+        self.guard = guard or StepGuard()
         self.device = next(student.parameters()).device
         self.amp_dtype = amp_dtype
         scales = amp_dtype == torch.float16 and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scales)
         self.seed = seed
+        # The (source, target) batch of the current step.
+        self.batch: tuple[Any, Any] = (None, None)
         # What the latest evaluation returned; filled by the evaluation hook.
         self.last_results: dict[str, Any] = {}
         self._losses = _RunningMeans(log_period)
@@ -83,19 +90,23 @@ class AdaptationTrainer(TrainerBase):
             losses = self.student(source, target, masked, pseudo)
             total = sum(losses.values())
         self.optimizer.zero_grad()
-        self.scaler.scale(total).backward()
+        self.scaler.scale(self.guard.checked(total)).backward()
         self.after_backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.guard.step(self.optimizer, self.scaler)
         self.teacher.update(self.student)
-        self._losses.add(losses, total)
+        self.take_note(losses, total)
 
     def next_batches(self) -> tuple[Any, Any]:
         """The next source and target batch; the time it took is logged as ``data_time``."""
         start = time.perf_counter()
-        batches = next(self.batches)
+        self.batch = next(self.batches)
         self.storage.put_scalar("data_time", time.perf_counter() - start)
-        return batches
+        return self.batch
+
+    def take_note(self, losses: dict[str, Tensor], total: Tensor) -> None:
+        """Losses for the log; whether the step was healthy."""
+        self._losses.add(losses, total)
+        self.guard.watch(self.iter, file_names(*self.batch), losses)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Mixed precision if it is configured."""
@@ -104,16 +115,24 @@ class AdaptationTrainer(TrainerBase):
         return torch.autocast(self.device.type, dtype=self.amp_dtype)
 
     def after_step(self) -> None:
-        self._losses.write(self.storage, last=self.iter + 1 == self.max_iter)
+        last = self.iter + 1 == self.max_iter
+        if last:
+            self.guard.flush()
+        if self._losses.due(last):
+            self._losses.write(self.storage)
+            self.guard.write(self.storage)
         super().after_step()
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs besides the weights of student and teacher."""
         return super().state_dict() | {
+            # After the last step the loop counts one further, without having trained it.
+            "iteration": min(self.iter, self.max_iter - 1),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "teacher_updates": self.teacher.num_updates,
             "seed": self.seed,
+            "health": self.guard.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -122,12 +141,13 @@ class AdaptationTrainer(TrainerBase):
         self.scaler.load_state_dict(state["scaler"])
         self.teacher.num_updates = state["teacher_updates"]
         self.seed = state["seed"]
+        self.guard.load_state_dict(state.get("health", {}))
 
 
 class _RunningMeans:
     """Losses averaged over some iterations and all processes.
 
-    A loss that is absent from an iteration (no pseudo boxes) counts as 0 in it.
+    A loss that is absent from an iteration (no pseudo boxes), or not finite, counts as 0 in it.
     """
 
     def __init__(self, period: int) -> None:
@@ -138,12 +158,13 @@ class _RunningMeans:
     def add(self, losses: dict[str, Tensor], total: Tensor) -> None:
         self.count += 1
         for name, loss in [*losses.items(), ("total_loss", total)]:
-            loss = loss.detach().float()
+            loss = torch.nan_to_num(loss.detach().float(), 0.0, 0.0, 0.0)
             self.sums[name] = self.sums[name] + loss if name in self.sums else loss
 
-    def write(self, storage: Any, last: bool) -> None:
-        if self.count < self.period and not last:
-            return
+    def due(self, last: bool) -> bool:
+        return self.count >= self.period or last
+
+    def write(self, storage: Any) -> None:
         means = {name: value.item() / self.count for name, value in self.sums.items()}
         gathered = comm.gather(means)
         if comm.is_main_process():
