@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from bad_input_cases import CASES, Case, xml
+from detectron2.data import DatasetFromList, MapDataset
 from detectron2.data import transforms as T
 from small_domain import make_domain, write_coco_file
+from torch.utils.data import DataLoader
 
 from mic_det.cli import own_words
 from mic_det.data.catalog import (
@@ -28,7 +30,6 @@ from mic_det.data.catalog import (
 )
 from mic_det.data.check import check_domain
 from mic_det.data.errors import DataError
-from mic_det.data.loader import SampleStream, stream_loader
 from mic_det.data.mapper import DomainMapper
 from mic_det.data.register import register_yaml
 
@@ -232,7 +233,8 @@ def test_what_a_worker_of_the_loader_finds_is_told_without_its_traceback(tmp_pat
     mapper = DomainMapper(is_train=True, augmentations=[T.NoOpTransform()], image_format="BGR")
     with pytest.raises(DataError) as alone:
         mapper(records[0])
+    mapped = MapDataset(DatasetFromList(records), mapper)
     with pytest.raises(DataError) as of_worker:
-        next(iter(stream_loader(SampleStream(records, mapper, 0, 0), 1, 0, num_workers=1)))
+        next(iter(DataLoader(mapped, num_workers=1, collate_fn=list)))
     assert "Traceback" in str(of_worker.value)
     assert own_words(of_worker.value) == str(alone.value) == own_words(alone.value)

@@ -43,7 +43,6 @@ class ConversionReport:
         lines += [f"  {n}: {c} objects left out (class)" for n, c in sorted(self.left_out.items())]
         if self.images_without_xml:
             lines.append(f"{self.images_without_xml} images have no XML and are left out")
-        lines += self.notes
         for title, cases in (
             ("left out, without area", self.empty),
             ("left out", self.dropped),
@@ -54,6 +53,7 @@ class ConversionReport:
                 lines += [f"  {case}" for case in cases[:_SHOWN]]
                 if len(cases) > _SHOWN:
                     lines.append(f"  and {len(cases) - _SHOWN} more")
+        lines += self.notes
         return "\n".join(lines)
 
 

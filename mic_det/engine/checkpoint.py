@@ -159,7 +159,10 @@ class AdaptationCheckpointer(DetectionCheckpointer):
         does not exist.
         """
         if path and "://" not in path and not Path(path.partition("?")[0]).is_file():
-            raise ConfigError(f"MODEL.WEIGHTS: {path}: no such file")
+            raise ConfigError(
+                f"MODEL.WEIGHTS: {path}: no such file. If it is a burn-in, train that first; "
+                'MODEL.WEIGHTS "" starts from random weights.'
+            )
         self._start_with_teacher = which == "teacher"
         self._refused = refused
         try:
