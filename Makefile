@@ -20,7 +20,7 @@ demo: $(READY)
 	$(BIN)/python -W ignore tools/demo.py $(if $(FRESH),--fresh)
 
 test: $(READY) lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

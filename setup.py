@@ -36,5 +36,5 @@ setup(
         "tqdm>=4.60",
         "yacs>=0.1.8",
     ],
-    extras_require={"test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6"]},
+    extras_require={"test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6"]},
 )
