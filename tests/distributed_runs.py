@@ -26,8 +26,9 @@ EXHAUSTIVE = [
     *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", "4096", "MODEL.RPN.NMS_THRESH", "2.0"),
     *("MODEL.RPN.PRE_NMS_TOPK_TRAIN", "2000", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "2000"),
     *("MODEL.ROI_HEADS.PROPOSAL_APPEND_GT", "False", "MODEL.ROI_HEADS.POSITIVE_FRACTION", "1.0"),
-    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "1536", "MODEL.SADA.DROPOUT", "0.0"),
-    *("SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.01"),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "512", "MODEL.SADA.DROPOUT", "0.0"),
+    *("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[1.0]]"),
+    *("SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.001"),
 ]
 
 
@@ -66,7 +67,11 @@ def _labels_of(name: str) -> Instances:
 
 
 class Gradients(HookBase):
-    """Keeps the gradients of the first step."""
+    """Keeps the weights at the start and the gradients of the first step."""
+
+    def before_train(self) -> None:
+        student = getattr(self.trainer.student, "module", self.trainer.student)
+        self.start = {name: tensor.clone() for name, tensor in student.state_dict().items()}
 
     def after_backward(self) -> None:
         if self.trainer.iter == 0:
@@ -101,6 +106,7 @@ def train(output: Path, *overrides: str, iterations: int, hooks=(), uneven: bool
     trainer.train(0, iterations)
     student = getattr(trainer.student, "module", trainer.student)
     everything = {
+        "start": gradients.start,
         "student": student.state_dict(),
         "teacher": trainer.teacher.model.state_dict(),
         "gradients": gradients.kept,
@@ -113,10 +119,9 @@ def train(output: Path, *overrides: str, iterations: int, hooks=(), uneven: bool
 def scenarios(root: Path, iterations: int) -> None:
     """All that is asked of several processes, one after the other."""
     none = ("DATASETS.TEST", "()")
-    pairs = ("SOLVER.IMS_PER_BATCH", "4", "SOLVER.TARGET_IMS_PER_BATCH", "4")
-    train(root / "same", *none, *EXHAUSTIVE, *pairs, iterations=iterations, uneven=True)
+    train(root / "same", *none, *EXHAUSTIVE, iterations=iterations, uneven=True)
     train(root / "fault", *none, iterations=3, hooks=[BadLoss(comm.get_world_size() - 1, {1})])
-    predict(root / "same" / "predictions", root / "same" / "model_final.pth")
+    predict(root / "predictions", root / "fault" / "model_final.pth")
 
 
 def predict(output: Path, weights: Path) -> None:

@@ -332,6 +332,7 @@ def test_resume_demands_that_everything_fits(tmp_path):
     message = str(error.value)
     assert "model_0000002.pth: cannot be resumed" in message
     assert "3x4 in the file, 5x4 in the model" in message
+    assert "missing" not in message, "what is mis-shaped is not missing as well"
 
 
 def test_a_file_that_has_nothing_for_the_model(tmp_path):

@@ -46,14 +46,32 @@ def load(folder: Path, scenario: str, rank: int = 0) -> dict:
     return torch.load(folder / scenario / f"rank{rank}.pth", weights_only=True)
 
 
-def test_gradients_and_weights_equal_those_of_one_process(runs):
+def distance(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    assert first.keys() == second.keys()
+    return sum(float((first[n].double() - second[n].double()).square().sum()) for n in first) ** 0.5
+
+
+def test_gradients_equal_those_of_one_process(runs):
+    one, two = (load(folder, "same")["gradients"] for folder in runs)
+    for name, gradient in one.items():
+        torch.testing.assert_close(
+            two[name], gradient, rtol=1e-3, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    nothing = {name: torch.zeros_like(gradient) for name, gradient in one.items()}
+    assert distance(one, two) < 1e-5 * distance(one, nothing)
+
+
+def test_weights_after_20_iterations_equal_those_of_one_process(runs):
+    """To a small part of the way they went: rounding turns a ReLU or a matched anchor at times."""
     one, two = (load(folder, "same") for folder in runs)
-    for kind, atol in (("gradients", 1e-5), ("student", 1e-4), ("teacher", 1e-4)):
-        assert one[kind].keys() == two[kind].keys()
+    assert distance(one["start"], two["start"]) == 0.0
+    for kind in ("student", "teacher"):
         for name, tensor in one[kind].items():
             torch.testing.assert_close(
-                two[kind][name], tensor, rtol=1e-3, atol=atol, msg=lambda m, n=name: f"{n}: {m}"
+                two[kind][name], tensor, rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
             )
+    way = distance(one["student"], one["start"])
+    assert distance(one["student"], two["student"]) < 0.01 * way
 
 
 def test_that_was_a_run_worth_comparing(runs):
@@ -75,8 +93,8 @@ def test_students_and_teachers_are_the_same_everywhere(runs):
 
 def test_evaluation_gathers_an_uneven_number_of_images(runs, data, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(data))
-    together = runs[1] / "same" / "predictions"
-    distributed_runs.predict(tmp_path, runs[1] / "same" / "model_final.pth")
+    together = runs[1] / "predictions"
+    distributed_runs.predict(tmp_path, runs[1] / "fault" / "model_final.pth")
     for name in ("metrics.json", "coco_instances_results.json"):
         alone = json.loads((tmp_path / name).read_text())
         assert json.loads((together / name).read_text()) == alone, name

@@ -201,8 +201,9 @@ class AdaptationCheckpointer(DetectionCheckpointer):
         return loaded
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
+        misfits = {name for name, *_ in incompatible.incorrect_shapes}
         found = {
-            "missing": incompatible.missing_keys,
+            "missing": [name for name in incompatible.missing_keys if name not in misfits],
             "unexpected": incompatible.unexpected_keys,
             "mis-shaped": incompatible.incorrect_shapes,
         }
