@@ -16,8 +16,8 @@ from pathlib import Path
 
 from mic_det.data.cityscapes import CLASSES as CITYSCAPES_CLASSES
 from mic_det.data.coco import DataError, write_coco, write_text_atomically
-from mic_det.data.convert import CocoBuilder, clipped_box, image_size
-from mic_det.data.voc import ConversionReport
+from mic_det.data.conversion import ConversionReport, LabelledImage, box_in_image, build_coco
+from mic_det.data.images import image_size
 
 #: The classes shared with Cityscapes; the benchmark leaves out the train, which BDD100K hardly has.
 CLASSES = tuple(name for name in CITYSCAPES_CLASSES if name != "train")
@@ -135,15 +135,17 @@ def bdd100k_to_coco(
     report = ConversionReport(images=len(kept), boxes=dict.fromkeys(classes, 0))
     if len(kept) < len(frames):
         report.notes.append(f"{len(frames) - len(kept)} images of other times are left out")
-    builder = CocoBuilder(classes, f"BDD100K labels of {labels}, {timeofday or 'all times'}")
+    converted = []
     for frame in kept if progress is None else progress(kept, len(kept)):
         size = image_size(images / frame["name"])
-        builder.add_image(frame["name"], size)
-        before = sum(report.boxes.values())
+        boxes = []
         for number, label in enumerate(frame["labels"], 1):
-            _add(label, f"{labels}: {frame['name']}: label {number}", size, builder, report)
-        report.images_without_boxes += sum(report.boxes.values()) == before
-    return builder.data, report
+            case = f"{labels}: {frame['name']}: label {number}"
+            boxes += _boxes(label, case, size, classes, report)
+        report.images_without_boxes += not boxes
+        converted.append(LabelledImage(frame["name"], *size, boxes))
+    title = f"BDD100K labels of {labels}, {timeofday or 'all times'}"
+    return build_coco(converted, classes, title), report
 
 
 def _read_frames(path: Path) -> dict[str, dict]:
@@ -172,28 +174,29 @@ def _read_frames(path: Path) -> dict[str, dict]:
     return dict(sorted(frames.items()))
 
 
-def _add(
+def _boxes(
     label: object,
     case: str,
     size: tuple[int, int],
-    builder: CocoBuilder,
+    classes: Sequence[str],
     report: ConversionReport,
-) -> None:
-    """Add the annotation of a label to the last image; what is not kept goes to the report."""
+) -> list[tuple[str, list[float]]]:
+    """Name and COCO box of a label, if it is one; what is not kept goes to the report."""
     category = label.get("category") if isinstance(label, dict) else None
     if not isinstance(category, str):
         raise DataError(f"{case}: category: {category!r} is no name. Restore the file.")
     corners = label.get("box2d")
     if corners is None:
-        return
+        return []
     name = ALIASES.get(category, category)
-    if name not in builder.ids:
+    if name not in classes:
         report.left_out[name] += 1
-        return
+        return []
     values = [corners.get(key) if isinstance(corners, dict) else None for key in _CORNERS]
     if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
         raise DataError(f"{case}: box2d: {corners!r} lacks a number x1, y1, x2 or y2. Restore it.")
-    box = clipped_box(tuple(values), size, f"{case} ({category})", report)
-    if box is not None:
-        builder.add_box(name, box)
-        report.boxes[name] += 1
+    box = box_in_image(values, *size, f"{case} ({category})", report)
+    if box is None:
+        return []
+    report.boxes[name] += 1
+    return [(name, [round(value, 3) for value in box])]

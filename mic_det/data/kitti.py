@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mic_det.data.coco import DataError, list_images, write_coco
-from mic_det.data.convert import CocoBuilder, clipped_box, image_size
-from mic_det.data.voc import ConversionReport
+from mic_det.data.conversion import ConversionReport, LabelledImage, box_in_image, build_coco
+from mic_det.data.images import image_size
 
 TYPES = (
     "Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc",
@@ -103,20 +103,24 @@ def kitti_to_coco(
     unlabelled = len(image_of) - len(files)
     if unlabelled > 0:
         report.notes.append(f"{unlabelled} images have no label file and are left out")
-    builder = CocoBuilder(names, f"KITTI labels of {labels}")
+    converted = []
     for file in files if progress is None else progress(files, len(files)):
         image = image_of.get(file.relative_to(labels).with_suffix(""))
         if image is None:
             raise DataError(
                 f"{file}: there is no image {file.stem} in {images}. Add it or remove the labels."
             )
-        size = image_size(image)
-        builder.add_image(image.relative_to(images).as_posix(), size)
-        before = sum(report.boxes.values())
-        for label in _read_labels(file):
-            _add(label, size, builder, dont_care, report)
-        report.images_without_boxes += sum(report.boxes.values()) == before
-    return builder.data, report
+        file_name, size = image.relative_to(images).as_posix(), image_size(image)
+        kept = [
+            box
+            for label in _read_labels(file)
+            for box in _boxes(label, size, names, dont_care, report)
+        ]
+        crowd = [place for place, (_, _, ignored) in enumerate(kept) if ignored]
+        report.images_without_boxes += len(crowd) == len(kept)
+        boxes = [(name, box) for name, box, _ in kept]
+        converted.append(LabelledImage(file_name, *size, boxes, crowd))
+    return build_coco(converted, names, f"KITTI labels of {labels}"), report
 
 
 def _check_arguments(names: list[str], dont_care: str) -> None:
@@ -169,22 +173,26 @@ def _number(text: str, case: str) -> float:
     return value
 
 
-def _add(
+def _boxes(
     label: _Label,
     size: tuple[int, int],
-    builder: CocoBuilder,
+    names: Sequence[str],
     dont_care: str,
     report: ConversionReport,
-) -> None:
-    """Add the annotation of a label to the last image; what is not kept goes to the report."""
-    crowd = label.name == _IGNORED
-    if (crowd and dont_care == "leave-out") or not (crowd or label.name in builder.ids):
+) -> list[tuple[str, list[float], bool]]:
+    """Name, COCO box and whether it is ignored; what is not kept goes to the report.
+
+    An ignored region becomes a box of each class.
+    """
+    ignored = label.name == _IGNORED
+    if (ignored and dont_care == "leave-out") or not (ignored or label.name in names):
         report.left_out[label.name] += 1
-        return
-    box = clipped_box(label.corners, size, label.case, report)
+        return []
+    box = box_in_image(label.corners, *size, label.case, report)
     if box is None:
-        return
-    for name in builder.ids if crowd else (label.name,):
-        builder.add_box(name, box, crowd=crowd)
-    if not crowd:
-        report.boxes[label.name] += 1
+        return []
+    box = [round(value, 3) for value in box]
+    if ignored:
+        return [(name, box, True) for name in names]
+    report.boxes[label.name] += 1
+    return [(label.name, box, False)]
