@@ -388,3 +388,13 @@ def test_range_is_kept(seed, height, width, jitter, hue, high, max_value, levels
 def test_values_out_of_range(kwargs, match):
     with pytest.raises(ValueError, match=match):
         StudentAugment(**kwargs)
+
+
+def test_mixed_precision_around_it_changes_nothing():
+    augment = StudentAugment(jitter_probability=1.0, blur_probability=1.0)
+    images = torch.rand(2, 3, 20, 30)
+    plain = augment(images, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = augment(images, generator=torch.Generator().manual_seed(1))
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, plain)

@@ -137,12 +137,14 @@ class StudentAugment(nn.Module):
         swing = 2.0 * draws[:, 3:] - 1.0
 
         result = batch.clone()
-        if len(jittered):
-            rows = jittered.to(batch.device)
-            result[rows] = self._jitter(result[rows], swing[jittered].to(result))
-        if len(blurred):
-            rows = blurred.to(batch.device)
-            result[rows] = gaussian_blur(result[rows], sigma[blurred].to(result))
+        # Images are augmented in the precision they come in, in mixed precision too.
+        with torch.autocast(batch.device.type, enabled=False):
+            if len(jittered):
+                rows = jittered.to(batch.device)
+                result[rows] = self._jitter(result[rows], swing[jittered].to(result))
+            if len(blurred):
+                rows = blurred.to(batch.device)
+                result[rows] = gaussian_blur(result[rows], sigma[blurred].to(result))
         return result.view(images.shape)
 
     def _jitter(self, images: Tensor, swing: Tensor) -> Tensor:
