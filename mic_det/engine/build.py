@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -286,6 +287,17 @@ def _distributed(student: nn.Module) -> nn.Module:
     return create_ddp_model(student, broadcast_buffers=False, device_ids=devices)
 
 
+class Evaluation(hooks.EvalHook):
+    """Detectron2's hook, but not at the end of a run that failed.
+
+    There it would wait for processes that know nothing of the failure.
+    """
+
+    def after_train(self) -> None:
+        if sys.exc_info()[0] is None:
+            super().after_train()
+
+
 def _hooks(
     cfg: CfgNode,
     trainer: AdaptationTrainer,
@@ -303,7 +315,7 @@ def _hooks(
     built: list[Any] = [
         hooks.IterationTimer(),
         hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
-        hooks.EvalHook(period, evaluate_now),
+        Evaluation(period, evaluate_now),
         HealthCurves(student, LOG_PERIOD),
         *picture_hooks(cfg, student),
     ]
