@@ -19,7 +19,6 @@ from benchmark_trees import (
 )
 from cityscapes_tree import draw_cityscapes_tree
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from test_catalog import clean  # noqa: F401  (a cache of its own, catalogs as they were)
 
 from mic_det.config import load_config
 from mic_det.data.bdd100k import convert_bdd100k
@@ -37,6 +36,9 @@ from mic_det.data.kitti import convert_kitti
 from mic_det.data.pascal import PASCAL_SETS, SIX_CLASSES, VOC_CLASSES, convert_pascal
 from mic_det.engine import build_trainer
 from mic_det.engine.build import check_classes
+
+# A cache of its own, and the catalogs as they were.
+pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 REPOSITORY = Path(__file__).parents[1]
 METHODS = ("source", "sada", "mic", "oracle")

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from detector import ALL_PARTS, CLASSES, detections, tiny_model
+from detector import ALL_PARTS, CLASSES, detections, masked_losses, tiny_model
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
 from hypothesis import given, settings
@@ -18,6 +18,7 @@ from mic_det.core import EMATeacher, PatchMask, scale_gradient
 from mic_det.detection import MaskedDetectionLoss, as_pseudo_labels
 from mic_det.detection.batch import FeatureBatch
 from mic_det.detection.pooling import pool_in_one_dtype
+from mic_det.detection.regions import Regions, run_box_head
 
 SEEDS = st.integers(0, 2**31)
 
@@ -266,7 +267,7 @@ def test_masked_loss_is_finite_for_any_boxes_and_many_images(images, seed):
     model = detector()
     batch = [{"image": torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)} for _ in images]
     with EventStorage(0):
-        losses = model.masked_losses(batch, [pseudo(rows) for rows in images])
+        losses = masked_losses(model, batch, [pseudo(rows) for rows in images])
     assert set(losses) == {"loss_mic_rpn_cls", "loss_mic_roi_cls"}
     assert all(torch.isfinite(loss) and loss >= 0 for loss in losses.values())
 
@@ -274,7 +275,7 @@ def test_masked_loss_is_finite_for_any_boxes_and_many_images(images, seed):
 @pytest.mark.parametrize("images", [1, 7])
 def test_images_without_pseudo_labels_add_nothing(images, storage):
     batch = [{"image": torch.zeros(3, 64, 96, dtype=torch.uint8)} for _ in range(images)]
-    assert detector().masked_losses(batch, [pseudo([])] * images) == {}
+    assert masked_losses(detector(), batch, [pseudo([])] * images) == {}
 
 
 def test_masked_class_loss_without_proposals(storage):
@@ -284,10 +285,14 @@ def test_masked_class_loss_without_proposals(storage):
     features = FeatureBatch(images, model.backbone(images.tensor))
     none = Instances((64, 96), proposal_boxes=Boxes(torch.zeros(0, 4)))
     none.objectness_logits = torch.zeros(0)
-    loss = MaskedDetectionLoss().class_loss(
-        model.roi_heads, features, [none], [pseudo([[1.0, 1, 30, 40]])]
-    )
+    labels = [pseudo([[1.0, 1, 30, 40]])]
+    sampled = model.roi_heads.label_and_sample_proposals([none], labels)
+    regions = Regions(features, [each.proposal_boxes for each in sampled])
+    run_box_head(model.roi_heads, [regions])
+    logits = model.roi_heads.box_predictor.cls_score(regions.features)
+    loss = MaskedDetectionLoss().class_loss(logits, sampled, labels, CLASSES)
     assert torch.isfinite(loss) and loss > 0
+    assert MaskedDetectionLoss().class_loss(logits[:0], [sampled[0][:0]], labels, CLASSES) == 0
 
 
 # Pooling
