@@ -24,7 +24,8 @@ SOURCE, TARGET, TEST = "cityscapes_det_train", "foggy_cityscapes_train", "foggy_
 SMALL = [
     *("DATASETS.TRAIN", f"('{SOURCE}',)", "DATASETS.TARGET", f"('{TARGET}',)"),
     *("DATASETS.TEST", f"('{TEST}',)", "MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu"),
-    *("VIS_PERIOD", "0"),
+    # Contiguous: sums over one image and over two are then made in one order.
+    *("VIS_PERIOD", "0", "MODEL.CHANNELS_LAST", "False"),
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", "32", "MODEL.RESNETS.RES2_OUT_CHANNELS", "32"),
     *("MODEL.FPN.OUT_CHANNELS", "32", "MODEL.ROI_BOX_HEAD.FC_DIM", "32"),
     *("MODEL.RPN.PRE_NMS_TOPK_TRAIN", "100", "MODEL.RPN.PRE_NMS_TOPK_TEST", "50"),
