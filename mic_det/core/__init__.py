@@ -5,6 +5,7 @@ Nothing here knows a task or Detectron2; take ``PatchMask`` and ``EMATeacher`` i
 
 from .augment import StudentAugment
 from .averages import RunningMeans
+from .class_shares import ClassShares
 from .gradient import scale_gradient, scaled_branches
 from .masking import PatchMask
 from .quality import QUALITY_MODES, confident, objectness_quality, softmax_quality
@@ -13,6 +14,7 @@ from .teacher import EMATeacher
 
 __all__ = [
     "QUALITY_MODES",
+    "ClassShares",
     "EMATeacher",
     "MaskedView",
     "PatchMask",
