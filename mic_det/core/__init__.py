@@ -3,6 +3,7 @@
 Nothing here knows a task or Detectron2; take ``PatchMask`` and ``EMATeacher`` into any loop.
 """
 
+from .ascent import SharpnessAscent
 from .augment import StudentAugment
 from .averages import RunningMeans
 from .class_shares import ClassShares
@@ -19,6 +20,7 @@ __all__ = [
     "MaskedView",
     "PatchMask",
     "RunningMeans",
+    "SharpnessAscent",
     "StudentAugment",
     "confident",
     "objectness_quality",

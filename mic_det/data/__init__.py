@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mic_det.data.catalog import register_domain, unregister_domain
+    from mic_det.data.class_folders import register_class_folders
     from mic_det.data.register import register_yaml
 
-__all__ = ["register_domain", "register_yaml", "unregister_domain"]
+__all__ = ["register_class_folders", "register_domain", "register_yaml", "unregister_domain"]
 
-_HOMES = {"register_domain": "catalog", "unregister_domain": "catalog", "register_yaml": "register"}
+_HOMES = {
+    "register_class_folders": "class_folders",
+    "register_domain": "catalog",
+    "register_yaml": "register",
+    "unregister_domain": "catalog",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from mic_det.data.benchmarks import benchmark_entries
 from mic_det.data.catalog import register_domain, unregister_domain
 from mic_det.data.cityscapes import CLASSES as CITYSCAPES_CLASSES
 from mic_det.data.cityscapes import download_remedy
+from mic_det.data.class_folders import register_class_folders
+from mic_det.data.classification_sets import classification_entries
 from mic_det.data.streets import STREETS_CLASSES, ensure_streets
 
 SPLITS = ("train", "val")
@@ -46,14 +48,22 @@ def register_builtin(root: Path | None = None, leave_out: Collection[str] = ()) 
         DataError: if one of the names is taken by other data.
     """
     root = (default_root() if root is None else Path(root)).expanduser().absolute()
-    for entry in builtin_entries(root):
-        name = str(entry["name"])
-        if name in leave_out:
-            continue
-        if name in _registered and _registered[name] != entry:
-            unregister_domain(name)
-        register_domain(**entry)  # type: ignore[arg-type]
-        _registered[name] = entry
+    for entries, register in (
+        (builtin_entries(root), register_domain),
+        (classification_entries(root), register_class_folders),
+    ):
+        for entry in entries:
+            _register(entry, register, leave_out)
+
+
+def _register(entry: Entry, register: Callable[..., None], leave_out: Collection[str]) -> None:
+    name = str(entry["name"])
+    if name in leave_out:
+        return
+    if name in _registered and _registered[name] != entry:
+        unregister_domain(name)
+    register(**entry)
+    _registered[name] = entry
 
 
 def builtin_entries(root: Path) -> Iterator[Entry]:

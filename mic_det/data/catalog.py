@@ -102,21 +102,30 @@ def register_domain(
         remedy,
         image_list=None if image_list is None else _path(image_list, None),
     )
+    load = labelled_dicts if annotations is not None else unlabelled_dicts
+    if enter_domain(domain, load) and annotations is not None:
+        MetadataCatalog.get(name).evaluator_type = "coco"
+
+
+def enter_domain(domain: Domain, load: Callable[[str], list[dict]]) -> bool:
+    """Enter a domain into the catalogs, ``load(name)`` as Detectron2's way to read it.
+
+    Returns False if it is there already. Raises DataError if its name is taken by something else.
+    """
+    name = domain.name
     if name in DatasetCatalog:
         if _DOMAINS.get(name) == domain:
-            return
+            return False
         raise DataError(
             f"Domain {name!r}: the name is taken already, by other data. Choose another name, or "
             "call mic_det.data.unregister_domain first."
         )
     _DOMAINS[name] = domain
-    load = labelled_dicts if annotations is not None else unlabelled_dicts
     DatasetCatalog.register(name, lambda: load(name))
     metadata = MetadataCatalog[name] = _DomainMetadata(name=name)
-    if annotations is not None:
-        metadata.evaluator_type = "coco"
     if domain.classes is not None:
         metadata.thing_classes = list(domain.classes)
+    return True
 
 
 def _path(path: str | Path, prepare: Callable | None) -> Path:
