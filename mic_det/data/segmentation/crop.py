@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mic_det.data.segmentation.coding import IGNORE
+from mic_det.data.segmentation.counting import count_ids
 
 #: Windows tried before the last one is taken as it is.
 TRIES = 10
@@ -59,4 +60,4 @@ def labelled_window(
 def _counts(ids: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarray:
     top, left = window
     inside = ids[top : top + size[0], left : left + size[1]]
-    return np.bincount(inside.ravel(), minlength=IGNORE + 1)[:IGNORE]
+    return count_ids(inside)[:IGNORE]

@@ -17,7 +17,7 @@ from detectron2.utils import comm
 
 from mic_det.data.errors import DataError
 from mic_det.data.files import cache_folder, write_text_atomically
-from mic_det.data.segmentation.coding import IGNORE
+from mic_det.data.segmentation.counting import count_ids
 from mic_det.data.segmentation.records import LabelReaders
 
 logger = logging.getLogger(__name__)
@@ -134,8 +134,3 @@ def _count(
             else:
                 counts[k] = each
     return PixelCounts(counts, faults)
-
-
-def count_ids(ids: np.ndarray) -> np.ndarray:
-    """Pixels of each id 0..255 in class ids (H, W) uint8; the last is `IGNORE`."""
-    return np.bincount(ids.ravel(), minlength=IGNORE + 1)
