@@ -274,6 +274,8 @@ TOLD = [
          domains_yaml("t: {images: images, lables: labels}")),
     Case("yaml with boxes and labels", ("domains.yaml: t", "annotations (boxes)", "two names"),
          domains_yaml("t: {images: images, labels: labels, annotations: a.json, classes: [a]}")),
+    Case("yaml with class folders and labels", ("domains.yaml", "labels: has no meaning"),
+         domains_yaml("t: {images: images, labels: labels, class_folders: true}")),
     Case("yaml with a value twice", ("domains.yaml", "'1' occurs twice"),
          domains_yaml("t: {images: images, labels: labels, label_map: {1: a, 1: b}}")),
     Case("yaml whose labels are a list", ("domains.yaml: t: labels", "no path"),
