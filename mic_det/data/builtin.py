@@ -12,6 +12,8 @@ from mic_det.data.cityscapes import CLASSES as CITYSCAPES_CLASSES
 from mic_det.data.cityscapes import download_remedy
 from mic_det.data.class_folders import register_class_folders
 from mic_det.data.classification_sets import classification_entries
+from mic_det.data.segmentation.builtin import segmentation_entries
+from mic_det.data.segmentation.registration import register_segmentation
 from mic_det.data.streets import STREETS_CLASSES, ensure_streets
 
 SPLITS = ("train", "val")
@@ -19,7 +21,7 @@ STREETS_DOMAINS = ("clear", "foggy", "night")
 CAMVID_FOLDERS = ("day_train", "day_val", "dusk_train", "dusk_val")
 CAMVID_CLASSES = ("vehicle", "pedestrian", "bicyclist")
 
-#: Arguments of `register_domain` for one domain.
+#: Arguments of `register_domain` or `register_segmentation` for one domain.
 Entry = dict[str, object]
 
 _registered: dict[str, Entry] = {}
@@ -49,7 +51,7 @@ def register_builtin(root: Path | None = None, leave_out: Collection[str] = ()) 
     """
     root = (default_root() if root is None else Path(root)).expanduser().absolute()
     for entries, register in (
-        (builtin_entries(root), register_domain),
+        (builtin_entries(root), register_pictures),
         (classification_entries(root), register_class_folders),
     ):
         for entry in entries:
@@ -66,13 +68,23 @@ def _register(entry: Entry, register: Callable[..., None], leave_out: Collection
     _registered[name] = entry
 
 
+def register_pictures(**entry: object) -> None:
+    """Register an entry of `builtin_entries`: of label images, or of boxes."""
+    register = register_segmentation if "labels" in entry else register_domain
+    register(**entry)  # type: ignore[operator]
+
+
 def builtin_entries(root: Path) -> Iterator[Entry]:
-    """Arguments of `register_domain` for each built-in domain under ``root``."""
+    """Arguments of `register_domain` for each built-in domain under ``root``.
+
+    Those with ``labels`` (None: an unlabelled target) are `register_segmentation`'s.
+    """
     yield from _cityscapes(root / "cityscapes")
     yield from benchmark_entries(root)
     yield from _streets()
     yield from _carla(root / "carla")
     yield from _camvid(root / "camvid")
+    yield from segmentation_entries(root)
 
 
 def _cityscapes(root: Path) -> Iterator[Entry]:

@@ -102,30 +102,38 @@ def register_domain(
         remedy,
         image_list=None if image_list is None else _path(image_list, None),
     )
-    load = labelled_dicts if annotations is not None else unlabelled_dicts
-    if enter_domain(domain, load) and annotations is not None:
-        MetadataCatalog.get(name).evaluator_type = "coco"
+    metadata: dict[str, object] = {}
+    if annotations is not None:
+        metadata["evaluator_type"] = "coco"
+    if domain.classes is not None:
+        metadata["thing_classes"] = list(domain.classes)
+    add_domain(domain, labelled_dicts if annotations is not None else unlabelled_dicts, metadata)
 
 
-def enter_domain(domain: Domain, load: Callable[[str], list[dict]]) -> bool:
-    """Enter a domain into the catalogs, ``load(name)`` as Detectron2's way to read it.
+def add_domain(
+    domain: Domain, load: Callable[[str], list[dict]], metadata: Mapping[str, object]
+) -> None:
+    """Put a domain into Detectron2's catalogs, unless it is there.
 
-    Returns False if it is there already. Raises DataError if its name is taken by something else.
+    Args:
+        load: from its name to its dicts, Detectron2's way to read it.
+        metadata: of Detectron2, by name.
+
+    Raises:
+        DataError: if other data have its name.
     """
     name = domain.name
     if name in DatasetCatalog:
         if _DOMAINS.get(name) == domain:
-            return False
+            return
         raise DataError(
             f"Domain {name!r}: the name is taken already, by other data. Choose another name, or "
             "call mic_det.data.unregister_domain first."
         )
     _DOMAINS[name] = domain
     DatasetCatalog.register(name, lambda: load(name))
-    metadata = MetadataCatalog[name] = _DomainMetadata(name=name)
-    if domain.classes is not None:
-        metadata.thing_classes = list(domain.classes)
-    return True
+    MetadataCatalog[name] = _DomainMetadata(name=name)
+    MetadataCatalog[name].set(**metadata)
 
 
 def _path(path: str | Path, prepare: Callable | None) -> Path:
@@ -198,10 +206,10 @@ def labelled_dicts(name: str) -> list[dict]:
         return DatasetCatalog.get(name)
     dicts, selection = load_labels(name)
     for note in selection.notes:
-        _say_once(logging.WARNING, f"{name}: {note}")
+        say_once(logging.WARNING, f"{name}: {note}")
     if selection.left_out:
         counts = ", ".join(f"{c} ({n} annotations)" for c, n in sorted(selection.left_out.items()))
-        _say_once(logging.INFO, f"{name}: left out, as not among its classes: {counts}")
+        say_once(logging.INFO, f"{name}: left out, as not among its classes: {counts}")
     return dicts
 
 
@@ -238,10 +246,34 @@ def _select(domain: Domain) -> Selection:
     return selection
 
 
-def _say_once(level: int, message: str) -> None:
+def say_once(level: int, message: str) -> None:
+    """Log a message, unless it was said before."""
     if message not in _SAID:
         _SAID.add(message)
         logger.log(level, message)
+
+
+def is_domain(name: str) -> bool:
+    """Whether this is a domain of mic_det, not a data set that Detectron2 alone knows."""
+    return name in _DOMAINS
+
+
+def has_label_images(name: str) -> bool:
+    """Whether a domain was registered with label images, for segmentation."""
+    return is_domain(name) and _DOMAINS[name].labels is not None
+
+
+def trained_classes(name: str) -> tuple[str, ...] | None:
+    """Classes of the model that a domain was brought to, None if it was to none."""
+    return _TRAINED.get(name)
+
+
+def bring_to(name: str, classes: Sequence[str] | None) -> None:
+    """Tell a domain what classes the model has; None: its own."""
+    if classes is None:
+        _TRAINED.pop(name, None)
+    else:
+        _TRAINED[name] = tuple(classes)
 
 
 def fit_classes(sources: Sequence[str], others: Sequence[str] = ()) -> list[str]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mic_det.data.catalog import enter_domain, get_domain, require_domain
+from mic_det.data.catalog import add_domain, get_domain, require_domain
 from mic_det.data.domain import DEFAULT_REMEDY, Domain, check_told
 from mic_det.data.errors import DataError, listed
 from mic_det.data.image_list import read_image_list
@@ -81,7 +81,8 @@ def register_class_folders(
         remedy=remedy,
         image_list=None if image_list is None else Path(image_list).expanduser().absolute(),
     )
-    enter_domain(domain, lambda known: labelled_images(known, class_names_of(known)))
+    metadata = {} if domain.classes is None else {"thing_classes": list(domain.classes)}
+    add_domain(domain, lambda known: labelled_images(known, class_names_of(known)), metadata)
 
 
 def class_names_of(name: str) -> list[str]:
