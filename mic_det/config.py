@@ -35,6 +35,8 @@ class ConfigError(UserError, ValueError):
 
 def add_mic_config(cfg: CN) -> None:
     """Add mic_det's keys to a Detectron2 config, in place."""
+    # What is learnt: "detection" or another key of mic_det.tasks.MODULES.
+    cfg.MODEL.TASK = "detection"
     # Registered domains whose images, and nothing else, are used as the target. DATASETS.TRAIN
     # stays the labelled source, DATASETS.TEST the labelled sets to evaluate on.
     cfg.DATASETS.TARGET = ()
@@ -48,6 +50,9 @@ def add_mic_config(cfg: CN) -> None:
     cfg.SOLVER.TARGET_IMS_PER_BATCH = 0
     # "SGD" or "AdamW".
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # The exponent of LR_SCHEDULER_NAME "WarmupPoly", (1 - t/T)^POWER, and of "WarmupInverse",
+    # (1 + GAMMA t)^-POWER; the other names are Detectron2's.
+    cfg.SOLVER.POWER = 0.75
     # "float16" (with loss scaling) or "bfloat16", when SOLVER.AMP.ENABLED.
     cfg.SOLVER.AMP.DTYPE = "float16"
     # Scale all gradients down together when their common norm is larger than CLIP_VALUE; a norm of

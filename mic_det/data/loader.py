@@ -203,15 +203,24 @@ def domain_batches(
 
     The target batch is None, and target images are not read, when no part of the method uses them.
     """
-    source = _checked_batches(
-        cfg, "DATASETS.TRAIN", source_stream(cfg, seed), cfg.SOLVER.IMS_PER_BATCH, start
-    )
-    if not (cfg.MODEL.SADA.ENABLED or cfg.MODEL.MIC.ENABLED):
-        for batch in source:
-            yield batch, None
-    total = cfg.SOLVER.TARGET_IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH
-    target = _checked_batches(cfg, "DATASETS.TARGET", target_stream(cfg, seed), total, start)
-    yield from zip(source, target, strict=False)
+    adapts = cfg.MODEL.SADA.ENABLED or cfg.MODEL.MIC.ENABLED
+    target = target_stream(cfg, seed) if adapts else None
+    return paired_batches(cfg, source_stream(cfg, seed), target, start)
+
+
+def paired_batches(
+    cfg: CfgNode, source: SampleStream, target: SampleStream | None, start: int = 0
+) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]] | None]]:
+    """Endless (source batch, target batch or None) of two streams, from iteration ``start`` on.
+
+    Batch sizes, workers and how many images may be unreadable are the configuration's.
+    """
+    size = cfg.SOLVER.IMS_PER_BATCH
+    batches = _checked_batches(cfg, "DATASETS.TRAIN", source, size, start)
+    if target is None:
+        return ((batch, None) for batch in batches)
+    size = cfg.SOLVER.TARGET_IMS_PER_BATCH or size
+    return zip(batches, _checked_batches(cfg, "DATASETS.TARGET", target, size, start), strict=False)
 
 
 def _checked_batches(
