@@ -24,7 +24,10 @@ require_detectron2()
 from detectron2.config import CfgNode as CN  # noqa: E402
 from detectron2.config import get_cfg as detectron2_cfg  # noqa: E402
 
-from mic_det.segmentation.config import add_segmentation_config  # noqa: E402
+from mic_det.segmentation.config import (  # noqa: E402
+    add_segmentation_config,
+    check_segmentation_config,
+)
 
 TEST_MODELS = ("student", "teacher")
 
@@ -261,6 +264,8 @@ def check_config(cfg: CN) -> None:
         if not holds:
             raise ConfigError(message)
 
+    if cfg.MODEL.TASK == "segmentation":
+        check_segmentation_config(cfg, require)
     adapts = cfg.MODEL.SADA.ENABLED or cfg.MODEL.MIC.ENABLED
     require(
         not adapts or len(cfg.DATASETS.TARGET) > 0,

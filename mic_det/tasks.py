@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 MODULES = {
     "detection": "mic_det.detection.task",
+    "segmentation": "mic_det.segmentation.task",
 }
 
 Batch = list[dict[str, Any]]
