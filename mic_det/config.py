@@ -49,6 +49,9 @@ def add_mic_config(cfg: CN) -> None:
     # Light photometric jitter of training images of both domains: factors of brightness, contrast
     # and saturation are uniform in 1 -+ this. 0 switches it off.
     cfg.INPUT.COLOR_JITTER = 0.0
+    # Segmentation: INPUT.MIN_SIZE_TRAIN and MAX_SIZE_TRAIN of target images; () and 0: as those.
+    cfg.INPUT.MIN_SIZE_TARGET = ()
+    cfg.INPUT.MAX_SIZE_TARGET = 0
     # Target images an iteration, over all processes; 0: as many as SOLVER.IMS_PER_BATCH.
     cfg.SOLVER.TARGET_IMS_PER_BATCH = 0
     # "SGD" or "AdamW".
@@ -70,6 +73,14 @@ def add_mic_config(cfg: CN) -> None:
     # Share of a data set's images that may be unreadable in training. Another image takes the place
     # of one that is; beyond this share the run stops with the list of them.
     cfg.DATALOADER.MAX_UNREADABLE = 0.01
+    # Segmentation: draw source images by the rarity of their classes (DAFormer: Hoyer et al., CVPR
+    # 2022). A class with the share f of all pixels is drawn with P ~ exp((1 - f) / TEMPERATURE).
+    cfg.DATALOADER.RARE_CLASSES = CN({"ENABLED": False})
+    cfg.DATALOADER.RARE_CLASSES.TEMPERATURE = 0.01
+    # Pixels of the class that an image has to have, as its label file is stored; and the share of
+    # them that INPUT.CROP's window should show, as it is trained on.
+    cfg.DATALOADER.RARE_CLASSES.MIN_PIXELS = 3000
+    cfg.DATALOADER.RARE_CLASSES.MIN_CROP_SHARE = 0.5
 
     # Keep weights and feature maps with the channels innermost: the same numbers but for rounding,
     # and faster convolutions on most machines.
