@@ -40,7 +40,9 @@ def convert_labels(name: str, output: Path, progress: Progress | None = None) ->
     reader = label_loader(name)
     palette = _palette(model_classes(name))
     targets = [(output / record["image_id"]).with_suffix(".png") for record in records]
-    sources = {Path(r[key]).resolve() for r in records for key in ("file_name", "sem_seg_file_name")}
+    sources = {
+        Path(r[key]).resolve() for r in records for key in ("file_name", "sem_seg_file_name")
+    }
     for target in targets:
         if target.resolve() in sources:
             raise DataError(f"{target}: is a file of the domain. Name another folder for --output.")
