@@ -14,6 +14,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from mic_det.core import MaskedView
+from mic_det.tasks import Classifier
 
 from .batch import Batch, stack_images, stack_labels
 from .hosts import Host, Step, build_host
@@ -113,6 +114,12 @@ class AdaptiveSegmentor(Segmentor):
             "mask_source": _mask_source(cfg),
             "head_lr_factor": cfg.MODEL.SEG.HEAD_LR_FACTOR,
         }
+
+    @property
+    def classifier(self) -> Classifier:
+        """Where the model tells its classes, for messages about weights that do not fit."""
+        rows = f"network.decoder.{self.network.decoder.class_rows}"
+        return Classifier(rows, "MODEL.SEM_SEG_HEAD.NUM_CLASSES")
 
     def forward(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mic_det.data.errors import DataError, listed
-from mic_det.data.files import write_bytes_atomically
+from mic_det.data.files import write_atomically
 from mic_det.data.segmentation.coding import IGNORE
 from mic_det.data.segmentation.colours import class_colours
 from mic_det.data.segmentation.pixel_counts import Progress
@@ -80,4 +80,4 @@ def write_label_png(path: Path, ids: np.ndarray, palette: bytes) -> None:
     image.putpalette(palette)
     data = io.BytesIO()
     image.save(data, format="PNG")
-    write_bytes_atomically(path, data.getvalue())
+    write_atomically(path, lambda file: file.write(data.getbuffer()))
