@@ -36,6 +36,8 @@ setup(
         "termcolor>=2",
         "timm>=1.0",
         "tqdm>=4.60",
+        # SegFormer's encoders.
+        "transformers>=4.40",
         "yacs>=0.1.8",
     ],
     extras_require={"test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6"]},

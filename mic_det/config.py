@@ -24,6 +24,11 @@ require_detectron2()
 from detectron2.config import CfgNode as CN  # noqa: E402
 from detectron2.config import get_cfg as detectron2_cfg  # noqa: E402
 
+from mic_det.segmentation.config import (  # noqa: E402
+    add_segmentation_config,
+    check_segmentation_config,
+)
+
 TEST_MODELS = ("student", "teacher")
 
 
@@ -158,6 +163,8 @@ def add_mic_config(cfg: CN) -> None:
     cfg.TEST.LABEL_FREE_IMAGES = 50
     # Share of patches hidden for it, whatever MODEL.MIC.RATIO is, so that methods compare.
     cfg.TEST.LABEL_FREE_RATIO = 0.5
+
+    add_segmentation_config(cfg)
 
 
 def add_classification_config(cfg: CN) -> None:
@@ -312,6 +319,8 @@ def check_config(cfg: CN) -> None:
         if not holds:
             raise ConfigError(message)
 
+    if cfg.MODEL.TASK == "segmentation":
+        check_segmentation_config(cfg, require)
     classifier = cfg.MODEL.CLASSIFIER
     for part, enabled in (
         ("MODEL.SADA.ENABLED", cfg.MODEL.SADA.ENABLED),

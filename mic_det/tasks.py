@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 MODULES = {
     "classification": "mic_det.classification.task",
     "detection": "mic_det.detection.task",
+    "segmentation": "mic_det.segmentation.task",
 }
 
 Batch = list[dict[str, Any]]

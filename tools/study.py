@@ -3,6 +3,7 @@
 
     python tools/study.py --setting streets --seeds 1 2 3
     python tools/study.py --setting cls/digits --methods source cdan sdat mic oracle
+    python tools/study.py --setting seg/day2dusk
 
 Each run is a process of its own; an interrupted study goes on where it was when it is called again.
 Further variants of MIC: ``--variant NAME KEY VALUE [KEY VALUE …]``, as often as wanted.
@@ -46,13 +47,19 @@ CLASSIFICATION = {
     "mic": ("mic", ()),
     "oracle": ("oracle", ()),
 }
-COSTS = {"mic": 2.2, "mean_teacher": 2.2, "sada": 2.2, "sdat": 2.2}
+SEGMENTATION = {
+    name: (name, ())
+    for name in ("burn_in", "source", "adversarial", "self_training", "mic", "hrda", "hrda_mic")
+} | {"oracle": ("oracle", ())}
+# By the folder of a setting's configs.
+BY_FOLDER = {"cls": CLASSIFICATION, "seg": SEGMENTATION}
+COSTS = {"self_training": 2.5, "hrda": 6.0, "hrda_mic": 9.0, "adversarial": 2.2}
+COSTS |= {"mic": 2.2, "mean_teacher": 2.2, "sada": 2.2, "sdat": 2.2}
 
 
 def chosen_methods(setting: str, names: Sequence[str] | None) -> dict[str, tuple]:
     """The methods of these names, and the burn-in where the setting has one; all if None."""
-    of_classes = (CONFIGS / f"{setting}_sdat.yaml").is_file()
-    known = CLASSIFICATION if of_classes else METHODS
+    known = BY_FOLDER.get(str(Path(setting).parent), METHODS)
     known = {k: v for k, v in known.items() if (CONFIGS / f"{setting}_{v[0]}.yaml").is_file()}
     unknown = [name for name in names or () if name not in known]
     if unknown:

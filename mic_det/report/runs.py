@@ -17,6 +17,10 @@ from mic_det.engine.evaluation import inference_folder
 from mic_det.engine.report import result_rows
 from mic_det.tasks import MODULES, Task, task_named
 
+# Hosts of segmentation by MODEL.SEG.HOST, as readers know them; others go by their own names.
+SOURCE_ONLY = "source_only"
+HOSTS = {"self_training": "self-training", "adversarial": "AdaptSegNet"}
+HOSTS |= {"spcl": "SPCL", "diga": "DiGA"}
 # What differs between runs that are repeated with another seed.
 OF_A_SEED = ("SEED", "OUTPUT_DIR", "MODEL.WEIGHTS")
 # Rows of Detectron2's table of the environment that are worth a reader's time.
@@ -108,6 +112,10 @@ class RunRecord:
         align = self.setting("MODEL.CLASSIFIER.ALIGN.METHOD", "none")
         parts += [align] if align != "none" else []
         parts += ["MCC"] if self.setting("MODEL.CLASSIFIER.MCC.WEIGHT") else []
+        if self.task_name == "segmentation":
+            host = self.setting("MODEL.SEG.HOST", SOURCE_ONLY)
+            parts += [HOSTS.get(host, host)] if host != SOURCE_ONLY else []
+            parts += ["HRDA"] if self.setting("MODEL.SEG.HRDA.ENABLED") else []
         return parts + (["SDAT"] if self.setting("MODEL.CLASSIFIER.SAM_RHO") else [])
 
     def metrics(self, dataset: str, which: str | None = None) -> dict[str, float] | None:

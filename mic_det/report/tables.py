@@ -27,6 +27,7 @@ SETTINGS = (
 NETWORKS = {
     "classification": "MODEL.CLASSIFIER.BACKBONE",
     "detection": "MODEL.BACKBONE.NAME",
+    "segmentation": "MODEL.SEG.ENCODER",
 }
 
 
