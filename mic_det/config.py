@@ -24,6 +24,8 @@ require_detectron2()
 from detectron2.config import CfgNode as CN  # noqa: E402
 from detectron2.config import get_cfg as detectron2_cfg  # noqa: E402
 
+from mic_det.segmentation.config import add_segmentation_config  # noqa: E402
+
 TEST_MODELS = ("student", "teacher")
 
 
@@ -140,6 +142,8 @@ def add_mic_config(cfg: CN) -> None:
     cfg.TEST.LABEL_FREE_IMAGES = 50
     # Share of patches hidden for it, whatever MODEL.MIC.RATIO is, so that methods compare.
     cfg.TEST.LABEL_FREE_RATIO = 0.5
+
+    add_segmentation_config(cfg)
 
 
 def get_cfg() -> CN:
