@@ -6,16 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mic_det.segmentation.centres import ClassCentres, class_sums, labels_at
+from mic_det.segmentation.centres import ClassCentres, class_sums
 from mic_det.segmentation.contrast import prototype_contrast
 from mic_det.segmentation.distances import ClassCentreDistance
-
-
-@pytest.mark.parametrize("size", [(4, 6), (3, 5), (2, 3), (1, 1), (8, 12), (7, 13)])
-def test_labels_shrink_as_interpolate_does(size):
-    labels = torch.randint(0, 20, (2, 4, 6))
-    expected = F.interpolate(labels[:, None].double(), size, mode="nearest")[:, 0].long()
-    assert torch.equal(labels_at(labels, size), expected)
 
 
 def test_sums_leave_out_what_is_no_class():

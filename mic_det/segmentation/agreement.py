@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-IGNORE = 255
+from .losses import IGNORED
 
 
 def agreeing(labels: Tensor, nearest: Tensor) -> Tensor:
@@ -12,7 +12,7 @@ def agreeing(labels: Tensor, nearest: Tensor) -> Tensor:
 
     Bilateral consensus of Shen et al., DiGA, CVPR 2023, section 3.3: no threshold.
     """
-    return labels.where(labels == nearest, IGNORE)
+    return labels.where(labels == nearest, IGNORED)
 
 
 def kept_and_correct(kept: Tensor, truth: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -26,9 +26,9 @@ def kept_and_correct(kept: Tensor, truth: Tensor | None = None) -> tuple[Tensor,
         (pixels kept, pixels); with ``truth`` also (kept pixels that are right, kept pixels whose
         truth is known).
     """
-    believed = kept != IGNORE
+    believed = kept != IGNORED
     counts = (believed.sum(), believed.new_tensor(believed.numel(), dtype=believed.sum().dtype))
     if truth is None:
         return counts
-    known = believed & (truth != IGNORE)
+    known = believed & (truth != IGNORED)
     return (*counts, (known & (kept == truth)).sum(), known.sum())

@@ -7,16 +7,7 @@ import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def labels_at(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring ``labels`` (N, H, W) to ``size`` (h, w) by nearest neighbour, as `F.interpolate` does.
-
-    Row y takes the label of row floor(y * H / h); columns likewise. Any integer dtype is kept.
-    """
-    height, width = labels.shape[-2:]
-    rows = torch.arange(size[0], device=labels.device) * height // size[0]
-    columns = torch.arange(size[1], device=labels.device) * width // size[1]
-    return labels[:, rows][:, :, columns]
+from .losses import resize_labels
 
 
 @torch.no_grad()
@@ -79,7 +70,7 @@ class ClassCentres(nn.Module):
 
     def sums(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """`class_sums` of prepared ``features`` (N, D, h, w); ``labels`` (N, H, W) of any size."""
-        labels = labels_at(labels, features.shape[-2:])
+        labels = resize_labels(labels, features.shape[-2:])
         return class_sums(self.prepare(features.detach()), labels, self.num_classes)
 
     @torch.no_grad()

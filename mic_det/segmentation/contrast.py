@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .centres import ClassCentres, labels_at
-
-IGNORE = 255
+from .centres import ClassCentres
+from .losses import IGNORED, resize_labels
 
 
 def prototype_contrast(
@@ -31,7 +30,7 @@ def prototype_contrast(
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    labels = labels_at(labels, features.shape[-2:]).long()
+    labels = resize_labels(labels, features.shape[-2:])
     with torch.autocast(features.device.type, enabled=False):
         means = centres.means.detach()
         logits = torch.einsum("ndhw,kd->nkhw", centres.prepare(features), means) / temperature
@@ -39,6 +38,6 @@ def prototype_contrast(
         logits = logits.masked_fill(unseen, torch.finfo(logits.dtype).min)
         inside = (labels >= 0) & (labels < centres.num_classes)
         counted = inside & centres.seen[labels.clamp(0, centres.num_classes - 1)]
-        target = torch.where(counted, labels, IGNORE)
-        total = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum")
+        target = torch.where(counted, labels, IGNORED)
+        total = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
         return total / counted.sum().clamp_min(1)

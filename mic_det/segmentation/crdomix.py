@@ -35,7 +35,7 @@ def half_of_classes(
     return chosen
 
 
-def class_mask(
+def own_style_mask(
     labels: Tensor, num_classes: int, generator: torch.Generator | None = None
 ) -> Tensor:
     """Bool (N, 1, H, W): True on a random half of each image's classes, and where no class is.
@@ -133,10 +133,9 @@ class CrossDomainMixture(nn.Module):
     pixels, the rest the image translated to the target's style.
     """
 
-    def __init__(self, translator: Translator, colour: BlendedColour, num_classes: int) -> None:
+    def __init__(self, translator: Translator, num_classes: int) -> None:
         super().__init__()
         self.translator = translator
-        self.colour = colour
         self.num_classes = num_classes
 
     @torch.no_grad()
@@ -145,11 +144,12 @@ class CrossDomainMixture(nn.Module):
         source: Tensor,
         labels: Tensor,
         target: Tensor,
+        colour: BlendedColour,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """``source`` (N, 3, H, W) and ``target`` (M, 3, H', W') RGB in [0, 1]; like ``source``.
 
         ``labels`` is (N, H, W). Nothing but the style of ``target`` is used.
         """
-        mask = class_mask(labels, self.num_classes, generator)
-        return torch.where(mask, self.colour(source, generator), self.translator(source, target))
+        mask = own_style_mask(labels, self.num_classes, generator)
+        return torch.where(mask, colour(source, generator), self.translator(source, target))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .centres import class_sums, labels_at, sum_over_processes
+from .centres import class_sums, sum_over_processes
+from .losses import resize_labels
 
 
 class ClassCentreDistance:
@@ -25,7 +26,7 @@ class ClassCentreDistance:
     @torch.no_grad()
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Count ``features`` (N, D, h, w) of ``labels`` (N, H, W); other labels are left out."""
-        labels = labels_at(labels, features.shape[-2:])
+        labels = resize_labels(labels, features.shape[-2:])
         unit = torch.nn.functional.normalize(features.float(), dim=1)
         sums, counts = class_sums(unit, labels, len(self.counts))
         self.sums += sums

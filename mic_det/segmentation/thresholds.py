@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .centres import sum_over_processes
+from .losses import IGNORED
 
-IGNORE = 255
 BINS = 10_000
 
 
@@ -83,4 +83,4 @@ class ClassThresholds(nn.Module):
 
     def forward(self, labels: Tensor, confidence: Tensor) -> Tensor:
         """``labels`` (N, H, W) int64, 255 where ``confidence`` is below the class's threshold."""
-        return torch.where(confidence >= self.values[labels], labels, IGNORE)
+        return torch.where(confidence >= self.values[labels], labels, IGNORED)

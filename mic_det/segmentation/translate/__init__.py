@@ -9,11 +9,10 @@ both domains, without labels.
 """
 
 from .base import Translator
+from .build import TRANSLATORS, build_translator, load_translator, translator_file
 from .fourier import FourierAmplitude
 from .lab import LabStatistics
 from .learnt import LearntTranslator
-
-TRANSLATORS = ("lab", "fourier", "learnt")
 
 __all__ = [
     "TRANSLATORS",
@@ -21,4 +20,7 @@ __all__ = [
     "LabStatistics",
     "LearntTranslator",
     "Translator",
+    "build_translator",
+    "load_translator",
+    "translator_file",
 ]
