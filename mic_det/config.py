@@ -24,7 +24,10 @@ require_detectron2()
 from detectron2.config import CfgNode as CN  # noqa: E402
 from detectron2.config import get_cfg as detectron2_cfg  # noqa: E402
 
-from mic_det.segmentation.config import add_segmentation_config  # noqa: E402
+from mic_det.segmentation.config import (  # noqa: E402
+    add_segmentation_config,
+    check_segmentation_config,
+)
 
 TEST_MODELS = ("student", "teacher")
 
@@ -35,6 +38,8 @@ class ConfigError(UserError, ValueError):
 
 def add_mic_config(cfg: CN) -> None:
     """Add mic_det's keys to a Detectron2 config, in place."""
+    # What is learnt: "detection" or another key of mic_det.tasks.MODULES.
+    cfg.MODEL.TASK = "detection"
     # Registered domains whose images, and nothing else, are used as the target. DATASETS.TRAIN
     # stays the labelled source, DATASETS.TEST the labelled sets to evaluate on.
     cfg.DATASETS.TARGET = ()
@@ -44,10 +49,16 @@ def add_mic_config(cfg: CN) -> None:
     # Light photometric jitter of training images of both domains: factors of brightness, contrast
     # and saturation are uniform in 1 -+ this. 0 switches it off.
     cfg.INPUT.COLOR_JITTER = 0.0
+    # Segmentation: INPUT.MIN_SIZE_TRAIN and MAX_SIZE_TRAIN of target images; () and 0: as those.
+    cfg.INPUT.MIN_SIZE_TARGET = ()
+    cfg.INPUT.MAX_SIZE_TARGET = 0
     # Target images an iteration, over all processes; 0: as many as SOLVER.IMS_PER_BATCH.
     cfg.SOLVER.TARGET_IMS_PER_BATCH = 0
     # "SGD" or "AdamW".
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # The exponent of LR_SCHEDULER_NAME "WarmupPoly", (1 - t/T)^POWER, and of "WarmupInverse",
+    # (1 + GAMMA t)^-POWER; the other names are Detectron2's.
+    cfg.SOLVER.POWER = 0.75
     # "float16" (with loss scaling) or "bfloat16", when SOLVER.AMP.ENABLED.
     cfg.SOLVER.AMP.DTYPE = "float16"
     # Scale all gradients down together when their common norm is larger than CLIP_VALUE; a norm of
@@ -62,6 +73,14 @@ def add_mic_config(cfg: CN) -> None:
     # Share of a data set's images that may be unreadable in training. Another image takes the place
     # of one that is; beyond this share the run stops with the list of them.
     cfg.DATALOADER.MAX_UNREADABLE = 0.01
+    # Segmentation: draw source images by the rarity of their classes (DAFormer: Hoyer et al., CVPR
+    # 2022). A class with the share f of all pixels is drawn with P ~ exp((1 - f) / TEMPERATURE).
+    cfg.DATALOADER.RARE_CLASSES = CN({"ENABLED": False})
+    cfg.DATALOADER.RARE_CLASSES.TEMPERATURE = 0.01
+    # Pixels of the class that an image has to have, as its label file is stored; and the share of
+    # them that INPUT.CROP's window should show, as it is trained on.
+    cfg.DATALOADER.RARE_CLASSES.MIN_PIXELS = 3000
+    cfg.DATALOADER.RARE_CLASSES.MIN_CROP_SHARE = 0.5
 
     # Keep weights and feature maps with the channels innermost: the same numbers but for rounding,
     # and faster convolutions on most machines.
@@ -256,6 +275,8 @@ def check_config(cfg: CN) -> None:
         if not holds:
             raise ConfigError(message)
 
+    if cfg.MODEL.TASK == "segmentation":
+        check_segmentation_config(cfg, require)
     adapts = cfg.MODEL.SADA.ENABLED or cfg.MODEL.MIC.ENABLED
     require(
         not adapts or len(cfg.DATASETS.TARGET) > 0,

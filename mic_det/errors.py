@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """The message says what is wrong and what to do; command lines show it without a traceback."""
+
+
+class DivergedError(UserError, RuntimeError):
+    """A run that has gone wrong in its numbers; the message says what to try."""

@@ -15,8 +15,8 @@ from processes import HEIGHT, SMALL, WIDTH
 
 from mic_det.config import load_config
 from mic_det.data.builtin import register_builtin
+from mic_det.detection.evaluation import evaluate_model
 from mic_det.engine import build_trainer, load_for_evaluation
-from mic_det.engine.evaluation import evaluate_model
 
 CONFIG = Path(__file__).parents[1] / "configs" / "streets_mic.yaml"
 # Nothing is drawn in a step but masks and colours, which belong to the image, and nothing is

@@ -12,7 +12,8 @@ from tiny_streets import FOGGY
 from torch import nn
 
 from mic_det.data.catalog import labelled_dicts
-from mic_det.engine.evaluation import detections_folder, evaluate_model
+from mic_det.detection.evaluation import evaluate_model
+from mic_det.engine.evaluation import inference_folder
 
 
 class Imitator(nn.Module):
@@ -68,7 +69,7 @@ def make_run(
     (folder / "metrics.json").write_text(text)
     results = {}
     for which in cfg.TEST.MODELS:
-        out = detections_folder(folder, which)
+        out = inference_folder(folder, which)
         results[which] = evaluate_model(cfg, Imitator(noise, seed), out)
     (folder / "results.json").write_text(json.dumps(results))
     return folder

@@ -34,8 +34,8 @@ from mic_det.data.cityscapes import convert_cityscapes
 from mic_det.data.coco import DataError, read_coco
 from mic_det.data.kitti import convert_kitti
 from mic_det.data.pascal import PASCAL_SETS, SIX_CLASSES, VOC_CLASSES, convert_pascal
+from mic_det.detection.checks import check_classes
 from mic_det.engine import build_trainer
-from mic_det.engine.build import check_classes
 
 # A cache of its own, and the catalogs as they were.
 pytestmark = pytest.mark.usefixtures("clean_catalogs")

@@ -22,8 +22,8 @@ from mic_det.data.check import check_domain
 from mic_det.data.check_text import check_text, statistics
 from mic_det.data.coco import read_coco
 from mic_det.data.converters import CONVERTERS, run_converter
-from mic_det.engine.contact_sheet import choose, contact_sheet
-from mic_det.engine.visualise import PALETTE
+from mic_det.detection.contact_sheet import choose, contact_sheet
+from mic_det.drawing import PALETTE
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 

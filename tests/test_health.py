@@ -13,10 +13,10 @@ from detector import ALL_PARTS, labelled, random_labels, tiny_cfg, tiny_model, u
 from torch import nn
 
 from mic_det.core import EMATeacher
+from mic_det.detection.watchdog import PseudoLabelWatchdog
 from mic_det.engine.build import build_optimizer
 from mic_det.engine.health import DivergedError, StepGuard, likely_causes
 from mic_det.engine.trainer import AdaptationTrainer
-from mic_det.engine.watchdog import PseudoLabelWatchdog
 
 
 class Line(nn.Module):

@@ -14,9 +14,9 @@ from test_training import ALL_PARTS, config, differing, train
 
 from mic_det.core import EMATeacher, RunningMeans
 from mic_det.detection.domain_heads import SOURCE, TARGET
+from mic_det.detection.pictures import AdaptationPictures
 from mic_det.engine import build_trainer
 from mic_det.engine.health_curves import added, balanced
-from mic_det.engine.pictures import AdaptationPictures
 
 
 def test_running_means_of_tensors_and_numbers():

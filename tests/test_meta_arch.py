@@ -17,10 +17,9 @@ from detector import (
 )
 from detectron2.modeling import GeneralizedRCNN, build_model
 
-from mic_det.core import EMATeacher
+from mic_det.core import EMATeacher, MaskedView
 from mic_det.detection import AdaptiveRCNN, as_pseudo_labels
 from mic_det.detection.batch import propose, run_rpn
-from mic_det.engine.student_view import MaskedView
 
 SOURCE_KEYS = {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"}
 SADA_KEYS = {"loss_da_image", "loss_da_instance", "loss_da_consistency"}

@@ -19,8 +19,8 @@ from mic_det.data.annotations import annotation_kind
 from mic_det.data.catalog import labelled_dicts, require_domain, unlabelled_dicts
 from mic_det.data.errors import DataError
 from mic_det.data.register import register_from_config
+from mic_det.detection.checks import check_classes
 from mic_det.engine import build_trainer
-from mic_det.engine.build import check_classes
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 

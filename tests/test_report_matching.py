@@ -13,7 +13,7 @@ from test_training import config
 from tiny_streets import FOGGY
 
 from mic_det.data.coco import DataError
-from mic_det.engine.evaluation import detections_folder
+from mic_det.engine.evaluation import inference_folder
 from mic_det.report.matching import (
     Matches,
     TestSet,
@@ -56,7 +56,7 @@ def results(found: list[tuple]) -> list[dict]:
 def test_average_precision_is_that_of_the_evaluation(run):
     """What the curves show is what training measured and printed."""
     measured = json.loads((run / "results.json").read_text())["student"][FOGGY]
-    folder = detections_folder(run, "student") / FOGGY
+    folder = inference_folder(run, "student") / FOGGY
     matches = read_matches(folder, read_test_set(folder))
     expected = {
         name.removeprefix("AP50-"): value
@@ -139,7 +139,7 @@ def test_confusions_by_hand(threshold, expected):
 
 
 def test_every_label_and_detection_counts_once(run):
-    folder = detections_folder(run, "student") / FOGGY
+    folder = inference_folder(run, "student") / FOGGY
     matches = read_matches(folder, read_test_set(folder))
     matrix = confusion_matrix(matches, 8, 0.5)
     assert matrix[:-1].sum() == len(matches.labels) > 0
@@ -158,7 +158,7 @@ def test_no_detections_at_all():
 
 @pytest.mark.parametrize("text", ["", "[", '{"a": 1}', '[{"image_id": 99}]', "[1]"])
 def test_broken_detections_are_named(run, tmp_path, text):
-    folder = detections_folder(run, "student") / FOGGY
+    folder = inference_folder(run, "student") / FOGGY
     (tmp_path / "coco_instances_results.json").write_text(text)
     with pytest.raises(DataError, match="coco_instances_results"):
         read_matches(tmp_path, read_test_set(folder))

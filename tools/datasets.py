@@ -90,10 +90,10 @@ def check(arguments: argparse.Namespace) -> None:
     for report in reports:
         print(check_text(report), end="\n\n")
     for cfg in configs if not errors else ():
-        from mic_det.engine.build import check_classes
+        from mic_det.tasks import task_of
 
         try:
-            print(f"classes fit: {', '.join(check_classes(cfg))}")
+            print(f"classes fit: {', '.join(task_of(cfg).check(cfg))}")
         except (DataError, ConfigError) as error:
             print(f"error: {error}")
             errors += 1
@@ -127,7 +127,7 @@ def preview(arguments: argparse.Namespace) -> None:
     """Write a contact sheet of each domain."""
     import cv2
 
-    from mic_det.engine.contact_sheet import choose, contact_sheet
+    from mic_det.detection.contact_sheet import choose, contact_sheet
 
     domains, _ = domains_of(arguments.data)
     if not domains:

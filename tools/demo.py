@@ -79,8 +79,9 @@ def picture(runs: list[Run], count: int, threshold: float):
 
     from mic_det.data.catalog import labelled_dicts
     from mic_det.data.mapper import DomainMapper
+    from mic_det.detection.visualise import detect, draw_boxes
+    from mic_det.drawing import grid, titled
     from mic_det.engine import load_for_evaluation
-    from mic_det.engine.visualise import detect, draw_boxes, grid, titled
 
     (name,) = runs[0].cfg.DATASETS.TEST
     dicts = labelled_dicts(name)

@@ -27,9 +27,10 @@ from mic_det.config import TEST_MODELS, ConfigError, load_config
 from mic_det.data.class_names import class_names
 from mic_det.data.coco import DataError, write_text_atomically
 from mic_det.data.register import register_from_config
+from mic_det.detection.visualise import draw_boxes
+from mic_det.drawing import image_scale
 from mic_det.engine.inputs import IMAGES, Frame, Input, UnreadableError, find_inputs
 from mic_det.engine.prediction import Predictor, build_predictor, coco_categories, coco_records
-from mic_det.engine.visualise import draw_boxes, image_scale
 
 # Smaller images are enlarged for drawing, so that the letters fit.
 LEAST_WIDTH = 640

@@ -22,7 +22,7 @@ from mic_det.cli import run_tool
 from mic_det.data.catalog import missing_data_message
 from mic_det.data.errors import DataError
 from mic_det.data.register import register_from_config
-from mic_det.engine.report import ap50_rows
+from mic_det.engine.report import result_rows
 from mic_det.engine.runs import REPOSITORY, ProgressPrinter, Run, run_all
 
 CONFIGS = REPOSITORY / "configs"
@@ -66,7 +66,7 @@ def collect(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {}
     for run in runs:
         method = run.name.rsplit("_", 1)[0]
-        for which, _, metrics in ap50_rows(run.results()):
+        for which, _, metrics in result_rows(run.results()):
             found.setdefault(method, {}).setdefault(which, []).append(metrics["AP50"])
     return found
 

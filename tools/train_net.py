@@ -17,15 +17,13 @@ from detectron2.utils import comm
 
 from mic_det.cli import USER_ERRORS, run_tool, without_tracebacks
 from mic_det.config import load_config
-from mic_det.data.catalog import missing_data_message
 from mic_det.data.errors import DataError
-from mic_det.data.register import register_from_config
-from mic_det.engine import build_trainer, load_for_evaluation
-from mic_det.engine.build import check_classes, evaluate
+from mic_det.engine import build_trainer, evaluate, load_for_evaluation
 from mic_det.engine.launch import launch, main_process_first, started_by_torchrun
 from mic_det.engine.record import read_record, write_record
 from mic_det.engine.report import results_table
 from mic_det.env import describe
+from mic_det.tasks import task_of
 
 logger = logging.getLogger("mic_det")
 
@@ -67,11 +65,7 @@ def repeat(arguments: argparse.Namespace) -> argparse.Namespace:
 def prepare(arguments: argparse.Namespace):
     """The checked configuration; raises with one message if data that it names are missing."""
     cfg = load_config(arguments.config_file, arguments.opts)
-    register_from_config(cfg)
-    labelled, unlabelled = cfg.DATASETS.TEST, ()
-    if not arguments.eval_only:
-        labelled, unlabelled = (*cfg.DATASETS.TRAIN, *labelled), cfg.DATASETS.TARGET
-    message = missing_data_message(labelled, unlabelled)
+    message = task_of(cfg).missing_data_message(cfg, training=not arguments.eval_only)
     if message:
         raise DataError(message)
     return cfg
@@ -84,7 +78,7 @@ def main(arguments: argparse.Namespace) -> None:
     without_tracebacks()
     logger.info("Installation: %s", json.dumps(describe()))
     with main_process_first():  # it makes data that are made on first use
-        check_classes(cfg, training=not arguments.eval_only)
+        task_of(cfg).check(cfg, training=not arguments.eval_only)
     if arguments.eval_only:
         results = evaluate(cfg, *load_for_evaluation(cfg, resume=arguments.resume))
     else:
@@ -95,7 +89,8 @@ def main(arguments: argparse.Namespace) -> None:
     if comm.is_main_process() and results:
         path = Path(cfg.OUTPUT_DIR) / "results.json"
         path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        print(results_table(results))
+        task = task_of(cfg)
+        print(results_table(results, task.columns, task.per_class))
         print(f"Written to {path}")
 
 

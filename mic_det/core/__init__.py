@@ -8,11 +8,13 @@ from .averages import RunningMeans
 from .gradient import scale_gradient, scaled_branches
 from .masking import PatchMask
 from .quality import QUALITY_MODES, confident, objectness_quality, softmax_quality
+from .student_view import MaskedView
 from .teacher import EMATeacher
 
 __all__ = [
     "QUALITY_MODES",
     "EMATeacher",
+    "MaskedView",
     "PatchMask",
     "RunningMeans",
     "StudentAugment",

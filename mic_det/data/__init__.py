@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mic_det.data.catalog import register_domain, unregister_domain
     from mic_det.data.register import register_yaml
+    from mic_det.data.segmentation.registration import register_segmentation
 
-__all__ = ["register_domain", "register_yaml", "unregister_domain"]
+__all__ = ["register_domain", "register_segmentation", "register_yaml", "unregister_domain"]
 
-_HOMES = {"register_domain": "catalog", "unregister_domain": "catalog", "register_yaml": "register"}
+_HOMES = {
+    "register_domain": "catalog",
+    "register_segmentation": "segmentation.registration",
+    "register_yaml": "register",
+    "unregister_domain": "catalog",
+}
 
 
 def __getattr__(name: str) -> object:

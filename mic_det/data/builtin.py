@@ -10,6 +10,8 @@ from mic_det.data.benchmarks import benchmark_entries
 from mic_det.data.catalog import register_domain, unregister_domain
 from mic_det.data.cityscapes import CLASSES as CITYSCAPES_CLASSES
 from mic_det.data.cityscapes import download_remedy
+from mic_det.data.segmentation.builtin import segmentation_entries
+from mic_det.data.segmentation.registration import register_segmentation
 from mic_det.data.streets import STREETS_CLASSES, ensure_streets
 
 SPLITS = ("train", "val")
@@ -17,7 +19,7 @@ STREETS_DOMAINS = ("clear", "foggy", "night")
 CAMVID_FOLDERS = ("day_train", "day_val", "dusk_train", "dusk_val")
 CAMVID_CLASSES = ("vehicle", "pedestrian", "bicyclist")
 
-#: Arguments of `register_domain` for one domain.
+#: Arguments of `register_domain` or `register_segmentation` for one domain.
 Entry = dict[str, object]
 
 _registered: dict[str, Entry] = {}
@@ -52,17 +54,22 @@ def register_builtin(root: Path | None = None, leave_out: Collection[str] = ()) 
             continue
         if name in _registered and _registered[name] != entry:
             unregister_domain(name)
-        register_domain(**entry)  # type: ignore[arg-type]
+        register = register_segmentation if "labels" in entry else register_domain
+        register(**entry)  # type: ignore[operator]
         _registered[name] = entry
 
 
 def builtin_entries(root: Path) -> Iterator[Entry]:
-    """Arguments of `register_domain` for each built-in domain under ``root``."""
+    """Arguments of `register_domain` for each built-in domain under ``root``.
+
+    Those with ``labels`` (None: an unlabelled target) are `register_segmentation`'s.
+    """
     yield from _cityscapes(root / "cityscapes")
     yield from benchmark_entries(root)
     yield from _streets()
     yield from _carla(root / "carla")
     yield from _camvid(root / "camvid")
+    yield from segmentation_entries(root)
 
 
 def _cityscapes(root: Path) -> Iterator[Entry]:

@@ -102,6 +102,23 @@ def register_domain(
         remedy,
         image_list=None if image_list is None else _path(image_list, None),
     )
+    metadata: dict[str, object] = {}
+    if annotations is not None:
+        metadata["evaluator_type"] = "coco"
+    if domain.classes is not None:
+        metadata["thing_classes"] = list(domain.classes)
+    add_domain(domain, labelled_dicts if annotations is not None else unlabelled_dicts, metadata)
+
+
+def add_domain(
+    domain: Domain, load: Callable[[str], list[dict]], metadata: Mapping[str, object]
+) -> None:
+    """Put a domain into Detectron2's catalogs, unless it is there.
+
+    Raises:
+        DataError: if other data have its name.
+    """
+    name = domain.name
     if name in DatasetCatalog:
         if _DOMAINS.get(name) == domain:
             return
@@ -110,13 +127,9 @@ def register_domain(
             "call mic_det.data.unregister_domain first."
         )
     _DOMAINS[name] = domain
-    load = labelled_dicts if annotations is not None else unlabelled_dicts
     DatasetCatalog.register(name, lambda: load(name))
-    metadata = MetadataCatalog[name] = _DomainMetadata(name=name)
-    if annotations is not None:
-        metadata.evaluator_type = "coco"
-    if domain.classes is not None:
-        metadata.thing_classes = list(domain.classes)
+    MetadataCatalog[name] = _DomainMetadata(name=name)
+    MetadataCatalog[name].set(**metadata)
 
 
 def _path(path: str | Path, prepare: Callable | None) -> Path:
@@ -189,10 +202,10 @@ def labelled_dicts(name: str) -> list[dict]:
         return DatasetCatalog.get(name)
     dicts, selection = load_labels(name)
     for note in selection.notes:
-        _say_once(logging.WARNING, f"{name}: {note}")
+        say_once(logging.WARNING, f"{name}: {note}")
     if selection.left_out:
         counts = ", ".join(f"{c} ({n} annotations)" for c, n in sorted(selection.left_out.items()))
-        _say_once(logging.INFO, f"{name}: left out, as not among its classes: {counts}")
+        say_once(logging.INFO, f"{name}: left out, as not among its classes: {counts}")
     return dicts
 
 
@@ -229,10 +242,29 @@ def _select(domain: Domain) -> Selection:
     return selection
 
 
-def _say_once(level: int, message: str) -> None:
+def say_once(level: int, message: str) -> None:
+    """Log a message, unless it was said before."""
     if message not in _SAID:
         _SAID.add(message)
         logger.log(level, message)
+
+
+def is_domain(name: str) -> bool:
+    """Whether this is a domain of mic_det, not a data set that Detectron2 alone knows."""
+    return name in _DOMAINS
+
+
+def trained_classes(name: str) -> tuple[str, ...] | None:
+    """Classes of the model that a domain was brought to, None if it was to none."""
+    return _TRAINED.get(name)
+
+
+def bring_to(name: str, classes: Sequence[str] | None) -> None:
+    """Tell a domain what classes the model has; None: its own."""
+    if classes is None:
+        _TRAINED.pop(name, None)
+    else:
+        _TRAINED[name] = tuple(classes)
 
 
 def fit_classes(sources: Sequence[str], others: Sequence[str] = ()) -> list[str]:

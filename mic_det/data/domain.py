@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mic_det.data.errors import DataError
 from mic_det.data.image_list import listed_images
 from mic_det.data.images import list_images
+
+if TYPE_CHECKING:
+    from mic_det.data.segmentation.label_folder import LabelFolder
 
 DEFAULT_REMEDY = "Check the paths that it was registered with (register_domain)."
 
 
 @dataclass(frozen=True)
 class Domain:
-    """What `mic_det.data.catalog.register_domain` was told.
+    """What `register_domain` or `register_segmentation` was told.
 
     Paths are absolute, or relative to the folder that ``prepare`` returns.
     """
@@ -30,6 +34,7 @@ class Domain:
     prepare: Callable[[], Path] | None = None
     remedy: str = field(default=DEFAULT_REMEDY, compare=False)
     image_list: Path | None = None
+    labels: LabelFolder | None = None
 
     def folder(self) -> Path:
         """The folder of images; makes the data first if the domain was registered with a maker."""
@@ -41,12 +46,32 @@ class Domain:
         Raises:
             DataError: if the domain was registered without annotations.
         """
+        if self.annotations is None and self.labels is not None:
+            raise DataError(
+                f"Domain {self.name!r}: has label images, not boxes: it is for segmentation. "
+                "Register the images under another name with annotations."
+            )
         if self.annotations is None:
             raise DataError(
                 f"Domain {self.name!r}: has no annotations, so it serves as an unlabelled target "
                 "only. To train on its labels or to evaluate on it, register it with annotations."
             )
         return self.prepare() / self.annotations if self.prepare else self.annotations
+
+    def label_folder(self) -> LabelFolder:
+        """The folder of label images, and what their values mean.
+
+        Raises:
+            DataError: if the domain was registered without label images.
+        """
+        if self.labels is None:
+            raise DataError(
+                f"Domain {self.name!r}: has no label images, so it serves as an unlabelled target "
+                "only. To train on its labels or to evaluate on it, register it with labels."
+            )
+        if self.prepare:
+            return replace(self.labels, path=self.prepare() / self.labels.path)
+        return self.labels
 
     def image_files(self) -> list[Path]:
         """All images, or those listed, sorted by path; the annotations are not asked.
@@ -64,7 +89,9 @@ class Domain:
         if self.prepare:
             return []
         wanted = [self.images]
-        if labelled:
+        if labelled and self.labels is not None:
+            wanted.append(self.labels.path)
+        elif labelled:
             wanted.append(self.annotation_path())
         elif self.image_list is not None:
             wanted.append(self.image_list)

@@ -4,12 +4,36 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 
 def cache_folder() -> Path:
     """``$MIC_DET_CACHE`` or ``~/.cache/mic_det``."""
     return Path(os.environ.get("MIC_DET_CACHE") or "~/.cache/mic_det").expanduser().absolute()
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Call ``write(file)`` on a temporary file beside ``path``, flush it to disk, and rename it.
+
+    A process that is killed meanwhile, or a full disk, leaves the former ``path`` as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_text_atomically(path: Path, text: str) -> None:

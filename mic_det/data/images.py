@@ -28,6 +28,8 @@ _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 def list_images(folder: Path, pattern: str = "*") -> list[Path]:
     """Image files in ``folder`` and its sub-folders whose name fits ``pattern``, sorted by path.
 
+    A pattern with a slash is for the path relative to ``folder``: ``*/train/*``.
+
     Links are followed; one that leads back into a folder on its own way is skipped, with a warning.
     Hidden files and folders (``._a.jpg``, ``.thumbnails``) hold no images.
 
@@ -38,7 +40,7 @@ def list_images(folder: Path, pattern: str = "*") -> list[Path]:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {what} of images. Check the path.")
-    found = [path for path in walk(folder) if _is_image(path) and fnmatchcase(path.name, pattern)]
+    found = [path for path in walk(folder) if is_image(path) and _fits(path, folder, pattern)]
     if not found:
         fitting = "" if pattern == "*" else f" named like {pattern!r}"
         kinds = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
@@ -56,8 +58,14 @@ def list_images(folder: Path, pattern: str = "*") -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether the file is an image by its suffix."""
     return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _fits(path: Path, folder: Path, pattern: str) -> bool:
+    name = path.relative_to(folder).as_posix() if "/" in pattern else path.name
+    return fnmatchcase(name, pattern)
 
 
 def _check_name(path: Path) -> None:
@@ -148,18 +156,26 @@ def read_image(path: Path, form: str = "RGB") -> np.ndarray:
         DataError: if the file is not there, no image, cut off, or of a kind without a known range
             (floating point).
     """
+    picture = _eight_bits(path, load_image(path))
+    if form == "L":
+        return np.asarray(picture.convert("L"))[:, :, None]
+    array = np.asarray(picture.convert("RGB"))
+    return np.ascontiguousarray(array[:, :, ::-1]) if form == "BGR" else array
+
+
+def load_image(path: Path) -> Image.Image:
+    """The decoded picture as it is shown, in the mode that the file has ("P", "I;16", "RGB", ...).
+
+    Raises:
+        DataError: if the file is not there, no image or cut off.
+    """
     with _opened(path) as image:
         upright = _orientation(image) == 1
         try:
             image.load()
         except (OSError, SyntaxError, ValueError, IndexError) as error:
             raise _unreadable(path, error) from error
-        turned = image if upright else ImageOps.exif_transpose(image)
-        picture = _eight_bits(path, turned)
-    if form == "L":
-        return np.asarray(picture.convert("L"))[:, :, None]
-    array = np.asarray(picture.convert("RGB"))
-    return np.ascontiguousarray(array[:, :, ::-1]) if form == "BGR" else array
+        return image if upright else ImageOps.exif_transpose(image)
 
 
 def _opened(path: Path) -> Image.Image:

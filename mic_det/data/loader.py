@@ -20,6 +20,7 @@ from detectron2.data.detection_utils import build_augmentation
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from .augmentation import colour_jitter
 from .catalog import labelled_dicts, unlabelled_dicts
 from .mapper import DomainMapper
 from .unreadable import UnreadableImages, why_unreadable
@@ -62,6 +63,8 @@ class SampleStream(Dataset):
             random generators.
         seed: of shuffling and augmentation.
         stream: tells streams with the same seed apart.
+        why_unreadable: of a dict that the mapper failed on, why its files cannot be read; None if
+            they can, and then the mapper's error is raised.
     """
 
     def __init__(
@@ -70,12 +73,14 @@ class SampleStream(Dataset):
         mapper: Callable[[dict[str, Any]], dict[str, Any]],
         seed: int,
         stream: int,
+        why_unreadable: Callable[[dict[str, Any]], str | None] = why_unreadable,
     ) -> None:
         if not dicts:
             raise ValueError("a stream needs at least one image")
         self.dicts = dicts
         self.mapper = mapper
         self.key = (seed, stream)
+        self.why_unreadable = why_unreadable
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
@@ -92,16 +97,20 @@ class SampleStream(Dataset):
         unreadable: list[tuple[str, str]] = []
         extra = {"sample_seed": _seed_of(*self.key, k), "unreadable": unreadable}
         for attempt in range(1 + REPLACEMENTS):
-            record = self.dicts[self._place(k, attempt)]
+            record = self._record(k, attempt)
             try:
                 with _seeded(*self.key, k):
                     return self.mapper(record) | extra
             except Exception:
-                reason = why_unreadable(record)
+                reason = self.why_unreadable(record)
                 if reason is None:
                     raise
                 unreadable.append((record["file_name"], reason))
         return extra
+
+    def _record(self, k: int, attempt: int) -> dict[str, Any]:
+        """The dict of sample k, or of the image that takes its place after ``attempt`` others."""
+        return self.dicts[self._place(k, attempt)]
 
     def _place(self, k: int, attempt: int) -> int:
         if attempt == 0:
@@ -159,12 +168,7 @@ def training_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     augmentations = build_augmentation(cfg, is_train=True)
     if cfg.INPUT.CROP.ENABLED:
         augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
-    jitter = cfg.INPUT.COLOR_JITTER
-    if jitter > 0:
-        span = (max(0.0, 1.0 - jitter), 1.0 + jitter)
-        augmentations += [T.RandomBrightness(*span), T.RandomContrast(*span)]
-        augmentations += [T.RandomSaturation(*span)]
-    return augmentations
+    return augmentations + colour_jitter(cfg.INPUT.COLOR_JITTER)
 
 
 def _stream(cfg: CfgNode, dicts: list[dict[str, Any]], seed: int, stream: int) -> SampleStream:
@@ -203,15 +207,24 @@ def domain_batches(
 
     The target batch is None, and target images are not read, when no part of the method uses them.
     """
-    source = _checked_batches(
-        cfg, "DATASETS.TRAIN", source_stream(cfg, seed), cfg.SOLVER.IMS_PER_BATCH, start
-    )
-    if not (cfg.MODEL.SADA.ENABLED or cfg.MODEL.MIC.ENABLED):
-        for batch in source:
-            yield batch, None
-    total = cfg.SOLVER.TARGET_IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH
-    target = _checked_batches(cfg, "DATASETS.TARGET", target_stream(cfg, seed), total, start)
-    yield from zip(source, target, strict=False)
+    adapts = cfg.MODEL.SADA.ENABLED or cfg.MODEL.MIC.ENABLED
+    target = target_stream(cfg, seed) if adapts else None
+    return paired_batches(cfg, source_stream(cfg, seed), target, start)
+
+
+def paired_batches(
+    cfg: CfgNode, source: SampleStream, target: SampleStream | None, start: int = 0
+) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]] | None]]:
+    """Endless (source batch, target batch or None) of two streams, from iteration ``start`` on.
+
+    Batch sizes, workers and how many images may be unreadable are the configuration's.
+    """
+    size = cfg.SOLVER.IMS_PER_BATCH
+    batches = _checked_batches(cfg, "DATASETS.TRAIN", source, size, start)
+    if target is None:
+        return ((batch, None) for batch in batches)
+    size = cfg.SOLVER.TARGET_IMS_PER_BATCH or size
+    return zip(batches, _checked_batches(cfg, "DATASETS.TARGET", target, size, start), strict=False)
 
 
 def _checked_batches(

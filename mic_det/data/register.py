@@ -9,6 +9,10 @@ A YAML file of domains needs no code::
       aliases: {truck: car}       # optional
     my_target:
       images: night
+    my_scenes:                    # for segmentation
+      images: scenes/images
+      labels: scenes/labels       # label images
+      label_map: {0: road, 1: car, 255: ignore}
 """
 
 from __future__ import annotations
@@ -23,9 +27,13 @@ from detectron2.data import DatasetCatalog
 from mic_det.data.builtin import builtin_entries, default_root, is_registered, register_builtin
 from mic_det.data.catalog import register_domain
 from mic_det.data.errors import DataError
+from mic_det.data.segmentation.registration import register_segmentation
 
 #: Keys of a domain in a YAML file, as `register_domain` takes them.
 KEYS = ("images", "annotations", "classes", "aliases", "pattern", "one_based", "image_list")
+#: Keys that `register_segmentation` takes besides, and those that it does not.
+LABEL_KEYS = ("labels", "label_map", "label_suffixes", "label_channel")
+BOX_KEYS = ("annotations", "one_based")
 
 
 def register_from_config(cfg: CfgNode) -> None:
@@ -56,16 +64,14 @@ def register_yaml(path: str | Path) -> list[str]:
     path = Path(path).expanduser().absolute()
     entries = {name: _checked(path, name, entry) for name, entry in _read(path).items()}
     for name, entry in entries.items():
-        folder = path.parent
-        annotations = entry.get("annotations")
         places = {
-            "images": folder / Path(entry["images"]).expanduser(),
-            "annotations": annotations and folder / Path(annotations).expanduser(),
+            key: path.parent / Path(entry[key]).expanduser()
+            for key in ("images", "annotations", "labels", "image_list")
+            if entry.get(key) is not None
         }
-        if "image_list" in entry:
-            places["image_list"] = folder / Path(entry["image_list"]).expanduser()
+        register = register_segmentation if set(LABEL_KEYS) & set(entry) else register_domain
         try:
-            register_domain(name, **(entry | places), remedy=f"Check the paths in {path}.")
+            register(name, **(entry | places), remedy=f"Check the paths in {path}.")
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
     return list(entries)
@@ -111,18 +117,28 @@ def _checked(path: Path, name: object, entry: object) -> dict:
         raise DataError(f"{where}: the name is no text. Write it in quotes.")
     if not isinstance(entry, dict):
         raise DataError(f"{where}: is no mapping. Write {name}: {{images: FOLDER}}.")
+    known = (*KEYS, *LABEL_KEYS)
     for key in entry:
-        if key not in KEYS:
-            close = difflib.get_close_matches(str(key), KEYS, n=1)
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise DataError(
-                f"{where}: unknown key {key!r}{hint}. A domain has the keys {', '.join(KEYS)}."
+                f"{where}: unknown key {key!r}{hint}. A domain has the keys {', '.join(known)}."
             )
+    boxes = [key for key in BOX_KEYS if key in entry]
+    labels = [key for key in LABEL_KEYS if key in entry]
+    if boxes and labels:
+        raise DataError(
+            f"{where}: has {boxes[0]} (boxes) and {labels[0]} (label images): a domain is for one "
+            "task. Register the images twice, under two names."
+        )
     if "images" not in entry:
         raise DataError(f"{where}: has no key 'images'. Name the folder of images.")
     for key, kind, what in (
         ("images", str, "path"),
         ("annotations", str | None, "path"),
+        ("labels", str, "path"),
+        ("image_list", str, "path"),
         ("pattern", str, "text such as '*.png'"),
         ("one_based", bool, "true or false"),
     ):

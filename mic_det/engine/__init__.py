@@ -4,15 +4,14 @@ from mic_det.env import require_detectron2
 
 require_detectron2()
 
-from .build import build_student_and_teacher, build_trainer, evaluate, load_for_evaluation  # noqa: E402
+from .build import build_student_and_teacher, build_trainer, load_for_evaluation  # noqa: E402
 from .checkpoint import AdaptationCheckpointer  # noqa: E402
-from .student_view import MaskedView  # noqa: E402
+from .evaluation import evaluate  # noqa: E402
 from .trainer import AdaptationTrainer  # noqa: E402
 
 __all__ = [
     "AdaptationCheckpointer",
     "AdaptationTrainer",
-    "MaskedView",
     "build_student_and_teacher",
     "build_trainer",
     "evaluate",

@@ -1,47 +1,33 @@
-"""From a configuration to a trainer, and to evaluated models."""
+"""From a configuration to a trainer, and to models with their weights."""
 
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.engine import create_ddp_model, default_writers, hooks
 from detectron2.modeling import build_model
-from detectron2.solver import build_lr_scheduler, get_default_optimizer_params
+from detectron2.solver import get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 
 from mic_det.config import ConfigError
-from mic_det.core import EMATeacher, PatchMask
-from mic_det.data.catalog import (
-    fit_classes,
-    labelled_dicts,
-    missing_data_message,
-    require_domain,
-    unlabelled_dicts,
-)
-from mic_det.data.loader import domain_batches
-from mic_det.data.mapper import DomainMapper
-from mic_det.data.register import register_from_config
-from mic_det.detection.label_free import masking_stability
+from mic_det.core import EMATeacher
+from mic_det.tasks import task_of
 
 from .checkpoint import AdaptationCheckpointer
-from .evaluation import detections_folder, evaluate_model
+from .evaluation import evaluate
 from .health import StepGuard, likely_causes
 from .health_curves import HealthCurves
 from .keep_best import BestCheckpoints
-from .pictures import picture_hooks
-from .student_view import MaskedView
+from .schedule import build_lr_scheduler
 from .trainer import AdaptationTrainer
-from .watchdog import PseudoLabelWatchdog
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +45,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        lr_factor_func=getattr(model, "lr_factor", None),
     )
     if solver.OPTIMIZER == "AdamW":
         return _clipping(cfg, torch.optim.AdamW)(groups, lr=solver.BASE_LR, fused=True)
@@ -100,6 +87,7 @@ def build_guard(cfg: CfgNode, checkpointer: AdaptationCheckpointer) -> StepGuard
 
 def build_student_and_teacher(cfg: CfgNode) -> tuple[nn.Module, EMATeacher]:
     """The student, on its device, and a teacher that equals it; weights not loaded yet."""
+    task_of(cfg)  # imports what the registries have to know
     student = build_model(cfg)
     if cfg.MODEL.CHANNELS_LAST:
         student.to(memory_format=torch.channels_last)
@@ -110,50 +98,6 @@ def build_student_and_teacher(cfg: CfgNode) -> tuple[nn.Module, EMATeacher]:
         model=student.teacher_copy(),
     )
     return student, teacher
-
-
-def check_classes(cfg: CfgNode, *, training: bool = True) -> list[str]:
-    """Register what ``cfg`` names, find the classes to train, and bring all labelled sets to them.
-
-    The classes are those of the first of ``DATASETS.TRAIN``. Those of the other sets are matched by
-    name, whatever their order and ids (`mic_det.data.catalog.fit_classes`).
-
-    Args:
-        training: whether source and target have to be there; for evaluation alone they need not.
-
-    Raises:
-        ConfigError: if MODEL.ROI_HEADS.NUM_CLASSES is another number.
-        DataError: if data are missing or broken, or a set has a class that is none of the model's.
-    """
-    register_from_config(cfg)
-    sources, tests = tuple(cfg.DATASETS.TRAIN), tuple(cfg.DATASETS.TEST)
-    for name in cfg.DATASETS.TARGET if training else ():
-        require_domain(name, labelled=False)
-    for name in (*sources, *tests) if training else tests:
-        require_domain(name)
-    first = sources[0] if sources and (training or not missing_data_message([sources[0]])) else None
-    if first is None and not tests:
-        return []
-    if first is None:
-        logger.warning("No source data here: the model's classes are taken to be %s's.", tests[0])
-    classes = fit_classes(sources if first else tests[:1], tests)
-    expected = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if len(classes) != expected:
-        raise ConfigError(
-            f"{first or tests[0]} has {len(classes)} classes ({', '.join(classes)}), but "
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {expected}. Set it to {len(classes)}, or list the "
-            "classes to train where the source is registered."
-        )
-    for name in (*sources, *tests) if training else tests:
-        labelled_dicts(name)
-        found = list(MetadataCatalog.get(name).thing_classes)
-        if found != classes:  # only sets that are registered with Detectron2 alone
-            raise ConfigError(
-                f"{name} has the classes {found}, {first} has {classes}: they must be the same in "
-                "the same order. Register it with mic_det.data.register_domain: then classes are "
-                "matched by name."
-            )
-    return classes
 
 
 def check_batches(cfg: CfgNode) -> None:
@@ -167,44 +111,13 @@ def check_batches(cfg: CfgNode) -> None:
             )
 
 
-def evaluate(cfg: CfgNode, student: nn.Module, teacher: EMATeacher) -> dict[str, Any]:
-    """Evaluate ``TEST.MODELS``: COCO metrics on each test set, and the label-free criterion.
-
-    Returns ``{"student": {dataset: metrics, …}, "teacher": …}``; with ``TEST.LABEL_FREE_IMAGES``
-    each also has ``stability``, in percent (see `masking_stability`). Detections are left in
-    ``OUTPUT_DIR/inference``.
-    """
-    check_classes(cfg, training=False)
-    models = {"student": student, "teacher": teacher.model}
-    unlabelled = _unlabelled_sample(cfg)
-    pixel_mean = list(cfg.MODEL.PIXEL_MEAN)
-    mask = PatchMask(cfg.MODEL.MIC.BLOCK_SIZE, cfg.TEST.LABEL_FREE_RATIO, pixel_mean)
-    results: dict[str, Any] = {}
-    for which in cfg.TEST.MODELS:
-        model = models[which]
-        results[which] = evaluate_model(cfg, model, detections_folder(cfg.OUTPUT_DIR, which))
-        if unlabelled and comm.is_main_process():
-            results[which]["stability"] = 100.0 * masking_stability(model, unlabelled, mask)
-    return results
-
-
-def _unlabelled_sample(cfg: CfgNode) -> list[dict[str, Any]]:
-    """Evenly spread images of ``DATASETS.TARGET``, at test size."""
-    if not cfg.TEST.LABEL_FREE_IMAGES or not cfg.DATASETS.TARGET or not comm.is_main_process():
-        return []
-    dicts = [record for name in cfg.DATASETS.TARGET for record in unlabelled_dicts(name)]
-    step = math.ceil(len(dicts) / cfg.TEST.LABEL_FREE_IMAGES)
-    mapper = DomainMapper(cfg, is_train=False)
-    return [mapper(record) for record in dicts[::step]]
-
-
 def load_for_evaluation(cfg: CfgNode, *, resume: bool = False) -> tuple[nn.Module, EMATeacher]:
     """Student and teacher with the weights of ``MODEL.WEIGHTS``.
 
     With ``resume`` those of the last checkpoint in ``OUTPUT_DIR``, if there is one. A file without
     a teacher fills both.
     """
-    register_from_config(cfg)
+    task_of(cfg).register(cfg)
     student, teacher = build_student_and_teacher(cfg)
     checkpointer = AdaptationCheckpointer(student, teacher, cfg.OUTPUT_DIR)
     path = cfg.MODEL.WEIGHTS
@@ -229,7 +142,8 @@ def build_trainer(
         writers: what metrics are written to; Detectron2's own by default.
         log_period: iterations that a logged loss is the mean of.
     """
-    check_classes(cfg)
+    task = task_of(cfg)
+    task.check(cfg)
     check_batches(cfg)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     logger.info("Seed of weights, data order, augmentation and masks: %d", seed)
@@ -242,7 +156,7 @@ def build_trainer(
         cfg,
         student,
         teacher,
-        lambda start: domain_batches(cfg, trainer.seed, start),
+        lambda start: task.batches(cfg, trainer.seed, start),
         seed,
         guard=build_guard(cfg, checkpointer),
         log_period=log_period,
@@ -267,13 +181,15 @@ def build_trainer_around(
     log_period: int = LOG_PERIOD,
 ) -> AdaptationTrainer:
     """The trainer of these models on these batches, without hooks and checkpoints."""
+    task = task_of(cfg)
     return AdaptationTrainer(
         student=_distributed(student),
         teacher=teacher,
         optimizer=build_optimizer(cfg, student),
         make_batches=make_batches,
         guard=guard,
-        mask_target=MaskedView.from_config(cfg) if cfg.MODEL.MIC.ENABLED else None,
+        mask_target=task.masked_view(cfg),
+        ascent=task.ascent(cfg),
         amp_dtype=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
         seed=seed,
         log_period=log_period,
@@ -305,7 +221,7 @@ def _hooks(
     checkpointer: AdaptationCheckpointer,
     writers: Callable[[], list[Any]] | None,
 ) -> list[Any]:
-    optimizer = trainer.optimizer
+    task, optimizer = task_of(cfg), trainer.optimizer
     period = cfg.TEST.EVAL_PERIOD
 
     def evaluate_now() -> dict[str, Any]:
@@ -317,19 +233,15 @@ def _hooks(
         hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
         Evaluation(period, evaluate_now),
         HealthCurves(student, LOG_PERIOD),
-        *picture_hooks(cfg, student),
+        *task.hooks(cfg, student),
     ]
-    metrics = [(f"{cfg.TEST.SERVE}/{name}/AP50", "model_best") for name in cfg.DATASETS.TEST]
+    served, headline = cfg.TEST.SERVE, task.headline
+    metrics = [(f"{served}/{name}/{headline}", "model_best") for name in cfg.DATASETS.TEST]
     if cfg.TEST.LABEL_FREE_IMAGES and cfg.DATASETS.TARGET:
-        metrics.append((f"{cfg.TEST.SERVE}/stability", "model_best_label_free"))
+        metrics.append((f"{served}/stability", "model_best_label_free"))
     if period:
         best = {file: metric for metric, file in reversed(metrics)}
         built.append(BestCheckpoints(checkpointer, best))
-    if cfg.MODEL.MIC.ENABLED and cfg.MODEL.MIC.WATCHDOG.ENABLED:
-        watchdog = cfg.MODEL.MIC.WATCHDOG
-        built.append(
-            PseudoLabelWatchdog(watchdog.COLLAPSE_ITERS, watchdog.EXPLOSION_FACTOR, watchdog.ACTION)
-        )
     if comm.is_main_process():
         built.append(hooks.PeriodicCheckpointer(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         make = writers or (lambda: default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER))

@@ -17,34 +17,13 @@ from detectron2.utils import comm
 
 from mic_det.config import ConfigError
 from mic_det.core import EMATeacher
+from mic_det.data.files import write_atomically
 
 from .key_report import class_counts, key_report
 from .safe_load import CheckpointError, DamagedFileError, load_pickle, load_tensors
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NUMBERED = re.compile(r"model_(\d{7})\.pth")
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """Call ``write(file)`` on a temporary file beside ``path``, flush it to disk, and rename it.
-
-    A process that is killed meanwhile, or a full disk, leaves the former ``path`` as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def content_digest(value: Any) -> str:

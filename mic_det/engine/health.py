@@ -18,16 +18,12 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import Tensor
 
-from mic_det.errors import UserError
+from mic_det.errors import DivergedError
 
 logger = logging.getLogger(__name__)
 
 # Iterations after which the verdict on a step is read from a GPU: it has long been copied by then.
 GPU_LAG = 2
-
-
-class DivergedError(UserError, RuntimeError):
-    """Too many steps in a row were not finite; the message says what to try."""
 
 
 @dataclass

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
+MOST_CLASSES = 20
 
-def ap50_rows(results: Mapping[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
+
+def result_rows(results: Mapping[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
     """(model, data set, metrics) for each evaluated pair of what ``engine.evaluate`` returns."""
     return [
         (which, name, metrics)
@@ -18,16 +20,24 @@ def ap50_rows(results: Mapping[str, Any]) -> list[tuple[str, str, dict[str, floa
     ]
 
 
-def results_table(results: Mapping[str, Any]) -> str:
-    """AP50, AP and AP50 by class, in percent, a row for each model and data set."""
-    rows = ap50_rows(results)
+def results_table(
+    results: Mapping[str, Any],
+    columns: Sequence[str] = ("AP50", "AP"),
+    per_class: str = "AP50",
+) -> str:
+    """Metrics in percent, a row for each model and data set.
+
+    ``columns``: overall metrics; ``per_class``: prefix of those by class, shown for up to
+    `MOST_CLASSES` of them.
+    """
+    rows = result_rows(results)
     if not rows:
         return "Nothing was evaluated: DATASETS.TEST is empty."
-    prefix = "AP50-"
+    prefix = f"{per_class}-"
     classes = [key.removeprefix(prefix) for key in rows[0][2] if key.startswith(prefix)]
+    classes = classes if len(classes) <= MOST_CLASSES else []
     table = [
-        [which, name, metrics["AP50"], metrics["AP"], *(metrics[prefix + c] for c in classes)]
+        [which, name, *(metrics[c] for c in (*columns, *(prefix + c for c in classes)))]
         for which, name, metrics in rows
     ]
-    headers = ["model", "data", "AP50", "AP", *classes]
-    return tabulate(table, headers=headers, floatfmt=".1f")
+    return tabulate(table, headers=["model", "data", *columns, *classes], floatfmt=".1f")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from mic_det.core import EMATeacher
 
+from .ascent import SharpnessAscent
 from .health import StepGuard, file_names
 
 
@@ -31,6 +33,8 @@ class AdaptationTrainer(TrainerBase):
             None where the method has no use for it.
         mask_target: from the target batch to what the student gets to see of it, augmented and
             masked; None switches MIC off.
+        ascent: sharpness-aware minimisation: gradients are taken at the end of this step; None:
+            where the weights are.
         guard: takes the optimizer's steps and skips those that are not finite.
         amp_dtype: autocast to this dtype (float16 adds loss scaling); None: full precision.
         seed: each iteration's random draws (dropout, sampling, masks) follow from this, the
@@ -47,6 +51,7 @@ class AdaptationTrainer(TrainerBase):
         optimizer: torch.optim.Optimizer,
         make_batches: Callable[[int], Iterator[tuple[Any, Any]]],
         mask_target: Callable[[Any], Any] | None = None,
+        ascent: SharpnessAscent | None = None,
         guard: StepGuard | None = None,
         amp_dtype: torch.dtype | None = None,
         seed: int = 0,
@@ -58,6 +63,7 @@ class AdaptationTrainer(TrainerBase):
         self.optimizer = optimizer
         self.make_batches = make_batches
         self.mask_target = mask_target
+        self.ascent = ascent
         self.guard = guard or StepGuard()
         self.device = next(student.parameters()).device
         self.amp_dtype = amp_dtype
@@ -83,18 +89,36 @@ class AdaptationTrainer(TrainerBase):
         """One step of masked image consistency (Hoyer et al., CVPR 2023, section 3)."""
         source, target = self.next_batches()
         pseudo = masked = None
-        with self.autocast():
-            if self.mask_target is not None:
+        if self.mask_target is not None:
+            with self.autocast():
                 pseudo = self.teacher.pseudo_label(target)
                 masked = self.mask_target(target)
-            losses = self.student(source, target, masked, pseudo)
-            total = sum(losses.values())
-        self.optimizer.zero_grad()
-        self.scaler.scale(self.guard.checked(total)).backward()
+        with self.ascended(source, target, masked, pseudo):
+            losses, total = self.backward(source, target, masked, pseudo)
         self.after_backward()
         self.guard.step(self.optimizer, self.scaler)
         self.teacher.update(self.student)
         self.take_note(losses, total)
+
+    def backward(
+        self, *batch: Any, only: Collection[str] | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The student's losses on ``batch`` and their sum, whose gradients are left in it.
+
+        ``only``: names of the losses that the sum is of; None: all.
+        """
+        with self.autocast():
+            losses = self.student(*batch)
+            total = sum(loss for name, loss in losses.items() if only is None or name in only)
+        self.optimizer.zero_grad()
+        self.scaler.scale(self.guard.checked(total)).backward()
+        return losses, total
+
+    def ascended(self, *batch: Any) -> contextlib.AbstractContextManager:
+        """Inside, the weights are moved by ``ascent``, if there is one."""
+        if self.ascent is None:
+            return contextlib.nullcontext()
+        return self.ascent(self.student, partial(self.backward, *batch))
 
     def next_batches(self) -> tuple[Any, Any]:
         """The next source and target batch; the time it took is logged as ``data_time``."""

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import iou as box_iou
 
 from mic_det.data.coco import DataError
-from mic_det.engine.evaluation import DETECTIONS, TEST_SET
+from mic_det.detection.evaluation import DETECTIONS, TEST_SET
 
 IOU = 0.5
 

@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from mic_det.data.coco import DataError
-from mic_det.engine.evaluation import DETECTIONS, TEST_SET, detections_folder
-from mic_det.engine.report import ap50_rows
+from mic_det.detection.evaluation import DETECTIONS, TEST_SET
+from mic_det.engine.evaluation import inference_folder
+from mic_det.engine.report import result_rows
 
 # In the order in which methods are compared.
 METHODS = ("source-only", "SADA", "mean teacher", "SADA + mean teacher", "MIC", "SADA + MIC")
@@ -104,7 +105,7 @@ class RunRecord:
     @property
     def datasets(self) -> list[str]:
         """Test sets with results."""
-        return list(dict.fromkeys(name for _, name, _ in ap50_rows(self.results)))
+        return list(dict.fromkeys(name for _, name, _ in result_rows(self.results)))
 
     def curve(self, name: str) -> list[tuple[float, float]]:
         """(iterations done, value) of a scalar, in order; a resumed run's later value counts."""
@@ -121,7 +122,7 @@ class RunRecord:
 
     def inference_folder(self, dataset: str) -> Path:
         """Where the served model's detections on a test set are, or would be."""
-        return detections_folder(self.folder, self.served) / dataset
+        return inference_folder(self.folder, self.served) / dataset
 
     def has_detections(self, dataset: str) -> bool:
         folder = self.inference_folder(dataset)

@@ -27,6 +27,8 @@ def add_segmentation_config(cfg: CN) -> None:
     seg.ENCODER_WEIGHTS = ""
     # "daformer" (of a MiT) or "deeplab_v2" (of any).
     seg.DECODER = "daformer"
+    # Dilations of DeepLab-v2's classifier; smaller ones for small images.
+    seg.ASPP_DILATIONS = (6, 12, 18, 24)
     # Channels of the DAFormer decoder, and normalisation in it ("BN", "SyncBN", "GN").
     seg.CHANNELS = 256
     seg.NORM = "BN"

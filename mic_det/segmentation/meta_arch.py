@@ -13,7 +13,7 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from mic_det.engine.student_view import MaskedView
+from mic_det.core import MaskedView
 
 from .batch import Batch, stack_images, stack_labels
 from .hosts import Host, Step, build_host

@@ -28,7 +28,9 @@ def build_decoder(cfg: CfgNode, encoder: Encoder) -> Decoder:
     """``MODEL.SEG.DECODER`` for the maps of ``encoder``."""
     seg, classes = cfg.MODEL.SEG, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if seg.DECODER == "deeplab_v2":
-        return ASPPDecoder(encoder.channels[-1], encoder.strides[-1], classes)
+        return ASPPDecoder(
+            encoder.channels[-1], encoder.strides[-1], classes, dilations=seg.ASPP_DILATIONS
+        )
     return DAFormerDecoder(
         encoder.channels,
         encoder.strides,

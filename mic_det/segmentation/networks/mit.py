@@ -30,7 +30,7 @@ class MixTransformer(Encoder):
 
     Args:
         variant: "b0" to "b5".
-        weights: a model's name or folder, as ``SegformerModel.from_pretrained`` takes it; "": random.
+        weights: name or folder, as ``SegformerModel.from_pretrained`` takes it; "": random.
         drop_path: largest rate of stochastic depth.
 
     Raises ConfigError if the weights cannot be had, or are those of another variant.

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -17,13 +16,13 @@ from detectron2.evaluation import inference_context
 from detectron2.utils import comm
 from torch import nn
 
+from mic_det.core import MaskedView
 from mic_det.data.catalog import unlabelled_dicts
 from mic_det.data.class_names import class_names
 from mic_det.data.mapper import DomainMapper
+from mic_det.drawing import grid, image_scale, titled, write_png
 
-from .checkpoint import write_atomically
-from .student_view import MaskedView
-from .visualise import detect, draw_boxes, grid, image_scale, titled
+from .visualise import detect, draw_boxes
 
 logger = logging.getLogger(__name__)
 
@@ -147,12 +146,6 @@ def picture_hooks(cfg: CfgNode, student: nn.Module) -> list[HookBase]:
     if not cfg.VIS_PERIOD or not cfg.DATASETS.TARGET or not comm.is_main_process():
         return []
     return [AdaptationPictures.from_config(cfg, student)]
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write an RGB image (H, W, 3) uint8 atomically."""
-    _, encoded = cv2.imencode(".png", image[:, :, ::-1])
-    write_atomically(path, lambda file: file.write(encoded.tobytes()))
 
 
 def _spread_targets(cfg: CfgNode) -> list[dict[str, Any]]:

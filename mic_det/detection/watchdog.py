@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from .health import DivergedError
+from mic_det.errors import DivergedError
 
 logger = logging.getLogger(__name__)
 

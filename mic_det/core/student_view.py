@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
 from torch import nn
 
-from mic_det.core import PatchMask, StudentAugment
+from .augment import StudentAugment
+from .masking import PatchMask
 
 
 class MaskedView(nn.Module):
-    """Colour-augment and mask the images of a batch of Detectron2 input dicts.
+    """Colour-augment and mask the images of a batch of input dicts.
 
     Args:
         augment, mask: of `mic_det.core`; both draw anew for each image.
@@ -30,7 +30,7 @@ class MaskedView(nn.Module):
         self.to(self.device)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> MaskedView:
+    def from_config(cls, cfg: Any) -> MaskedView:
         """As ``MODEL.MIC`` says; hidden patches take the mean colour, ``MODEL.PIXEL_MEAN``."""
         mic = cfg.MODEL.MIC
         augment = StudentAugment(

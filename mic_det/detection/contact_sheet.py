@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from mic_det.data.images import read_image
+from mic_det.drawing import PALETTE, grid, titled
 
-from .visualise import PALETTE, draw_boxes, grid, titled
+from .visualise import draw_boxes
 
 # Characters of a file name that fit over a picture 320 pixels wide.
 _TITLE = 34

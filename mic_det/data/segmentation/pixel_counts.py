@@ -1,0 +1,136 @@
+"""How many pixels each class has in each label image of a data set; counted once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.utils import comm
+
+from mic_det.data.errors import DataError
+from mic_det.data.files import cache_folder, write_text_atomically
+from mic_det.data.segmentation.counting import count_ids
+from mic_det.data.segmentation.records import LabelReaders
+
+logger = logging.getLogger(__name__)
+
+#: Wraps an iterable, given its length and a title: a progress bar.
+Progress = Callable[[Iterable, int, str], Iterable]
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PixelCounts:
+    """Pixels of label images.
+
+    Attributes:
+        counts: (images, classes) int64; 0 for a label image that cannot be read.
+        faults: why a label image cannot be read, by its path.
+    """
+
+    counts: np.ndarray
+    faults: dict[str, str]
+
+
+def pixel_counts(
+    records: Sequence[dict[str, Any]], classes: Sequence[str], progress: Progress | None = None
+) -> PixelCounts:
+    """Pixels of each class of the model in each of the label images.
+
+    They are kept in `cache_folder` until a file, or what its values mean, changes. Of several
+    processes on a machine one counts, and the others wait for it.
+
+    Args:
+        records: of `labelled_seg_dicts`.
+        classes: of the model, by id.
+        progress: shows how far the counting is.
+    """
+    if comm.get_local_rank() != 0:
+        comm.synchronize()
+    found = _kept_or_counted(records, classes, progress)
+    if comm.get_local_rank() == 0:
+        comm.synchronize()
+    return found
+
+
+def _kept_or_counted(
+    records: Sequence[dict[str, Any]], classes: Sequence[str], progress: Progress | None
+) -> PixelCounts:
+    readers = LabelReaders()
+    path = cache_folder() / f"pixels-{_digest(records, classes, readers)}.json"
+    kept = _kept(path, (len(records), len(classes)))
+    if kept is not None:
+        return kept
+    logger.info("Counting the pixels of each class in %d label images: once", len(records))
+    found = _count(records, len(classes), readers, progress)
+    content = {"counts": found.counts.tolist(), "faults": found.faults}
+    try:
+        write_text_atomically(path, json.dumps(content))
+    except OSError as error:
+        logger.warning("%s: cannot be written (%s); they are counted again next time", path, error)
+    return found
+
+
+def _digest(
+    records: Sequence[dict[str, Any]], classes: Sequence[str], readers: LabelReaders
+) -> str:
+    codings = [repr(readers.of(name)) for name in dict.fromkeys(r["domain"] for r in records)]
+    files = []
+    for record in records:
+        try:
+            status = Path(record["sem_seg_file_name"]).stat()
+            files.append((record["sem_seg_file_name"], status.st_size, status.st_mtime_ns))
+        except OSError:  # reading it says why
+            files.append((record["sem_seg_file_name"], -1, -1))
+    text = json.dumps([_VERSION, list(classes), codings, files])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def _kept(path: Path, shape: tuple[int, int]) -> PixelCounts | None:
+    """What an earlier call wrote; None if there is nothing or it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        counts = np.array(content["counts"], dtype=np.int64).reshape(shape)
+        return PixelCounts(counts, {str(k): str(v) for k, v in content["faults"].items()})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        logger.warning("%s: is damaged; the pixels are counted again", path)
+        return None
+
+
+def _count(
+    records: Sequence[dict[str, Any]],
+    classes: int,
+    readers: LabelReaders,
+    progress: Progress | None,
+) -> PixelCounts:
+    def count(record: dict[str, Any]) -> np.ndarray | str:
+        try:
+            return count_ids(readers(record))[:classes]
+        except DataError as error:
+            return str(error)
+
+    for name in dict.fromkeys(record["domain"] for record in records):
+        readers.of(name)  # made here, not by several threads at once
+    counts = np.zeros((len(records), classes), np.int64)
+    faults = {}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        found: Iterable = pool.map(count, records)
+        if progress:
+            found = progress(found, len(records), "pixels of each class")
+        for k, each in enumerate(found):
+            if isinstance(each, str):
+                faults[records[k]["sem_seg_file_name"]] = each
+            else:
+                counts[k] = each
+    return PixelCounts(counts, faults)

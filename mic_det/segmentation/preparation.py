@@ -1,0 +1,75 @@
+"""What a host sees of whole data sets before a stage of training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from torch import Tensor
+
+from mic_det.data.segmentation import (
+    SegmentationMapper,
+    label_loader,
+    labelled_seg_dicts,
+    unlabelled_dicts,
+)
+
+from .hosts import Preparation
+from .losses import resize_labels
+from .meta_arch import AdaptiveSegmentor
+
+logger = logging.getLogger(__name__)
+
+
+class HostPreparation(HookBase):
+    """Calls `Host.prepare` before the iterations that `Host.stage_starts` names.
+
+    All processes go through all data, each for itself, and so come to the same state.
+
+    Args:
+        cfg: whose ``DATASETS.TRAIN`` and ``DATASETS.TARGET`` are looked at, at test size.
+        student: the module without DistributedDataParallel.
+    """
+
+    def __init__(self, cfg: CfgNode, student: AdaptiveSegmentor) -> None:
+        self.cfg = cfg
+        self.student = student
+
+    def before_step(self) -> None:
+        host, iteration = self.student.host, self.trainer.iter
+        if iteration not in host.stage_starts():
+            return
+        logger.info("Iteration %d: %s looks at the data.", iteration, type(host).__name__)
+        preparation = Preparation(
+            student=self.student.network,
+            teacher=self.trainer.teacher.model.network,
+            source=self._source,
+            target=self._target,
+            iteration=iteration,
+        )
+        self.student.eval()
+        try:
+            with torch.no_grad():
+                host.prepare(preparation)
+        finally:
+            self.student.train()
+
+    def _source(self) -> Iterator[tuple[Tensor, Tensor]]:
+        mapper = SegmentationMapper(self.cfg, is_train=False)
+        for name in self.cfg.DATASETS.TRAIN:
+            load = label_loader(name)
+            for record in labelled_seg_dicts(name):
+                images = self.student.images([mapper(record)])
+                labels = load(record["sem_seg_file_name"], dtype=np.int64)
+                labels = torch.as_tensor(np.array(labels))[None].to(images.device)
+                yield images, resize_labels(labels, images.shape[-2:])
+
+    def _target(self) -> Iterator[Tensor]:
+        mapper = SegmentationMapper(self.cfg, is_train=False)
+        for name in self.cfg.DATASETS.TARGET:
+            for record in unlabelled_dicts(name):
+                yield self.student.images([mapper(record)])

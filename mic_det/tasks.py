@@ -1,0 +1,123 @@
+"""What the engine asks of a task. It knows tasks through this and nothing else.
+
+A task is a package beside `mic_det.detection`. ``MODEL.TASK`` names it; `task_of` finds its module
+``mic_det.<task>.task`` and in it ``TASK``, an instance of `Task`. The student that the task's
+meta-architecture builds (``MODEL.META_ARCHITECTURE`` of Detectron2's registry) is a module with
+
+- ``forward(source, target, masked, pseudo)``: in training a dict of weighted losses, where
+  ``target``, ``masked`` and ``pseudo`` are None if the method has no use for them; in eval mode
+  ``forward(records)``: predictions for a list of input dicts;
+- ``pseudo_label(target)``: labels of complete target images, each with its quality;
+- ``teacher_copy()``: the module that an EMA teacher averages, without what only losses need;
+- optionally ``lr_factor(name)``: what the learning rate of a parameter is multiplied by.
+
+Inputs are Detectron2's: lists of dicts with ``image``, (3, H, W) in 0..255.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from mic_det.core import MaskedView
+from mic_det.errors import UserError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+    from detectron2.engine import HookBase
+
+    from mic_det.engine.ascent import SharpnessAscent
+
+MODULES = {
+    "detection": "mic_det.detection.task",
+    "segmentation": "mic_det.segmentation.task",
+}
+
+Batch = list[dict[str, Any]]
+Metrics = dict[str, float]
+
+
+class UnknownTaskError(UserError, ValueError):
+    """``MODEL.TASK`` is none of `MODULES`."""
+
+
+def task_of(cfg: CfgNode) -> Task:
+    """The task of a configuration; its package, and so its networks, are imported first."""
+    name = cfg.MODEL.TASK
+    if name not in MODULES:
+        raise UnknownTaskError(f"MODEL.TASK is one of {', '.join(MODULES)}, not {name!r}")
+    return importlib.import_module(MODULES[name]).TASK
+
+
+class Task(ABC):
+    """One kind of adaptation: its data, its evaluation, and what is special in its training.
+
+    Attributes:
+        headline: the metric that chooses the best checkpoint, e.g. "AP50". That of a class is
+            ``<per_class>-<class>``.
+        columns: overall metrics in tables of results, the headline first.
+        per_class: prefix of the metrics by class.
+    """
+
+    headline: str
+    columns: tuple[str, ...]
+    per_class: str
+
+    @abstractmethod
+    def register(self, cfg: CfgNode) -> None:
+        """Make known the data sets that ``cfg`` names. Calling it again is harmless."""
+
+    @abstractmethod
+    def missing_data_message(self, cfg: CfgNode, training: bool) -> str | None:
+        """One message on all data that are not there and where they come from, None if all are."""
+
+    @abstractmethod
+    def check(self, cfg: CfgNode, *, training: bool = True) -> list[str]:
+        """Register the data, fit all data sets to the model's classes, and return those.
+
+        Args:
+            training: whether source and target have to be there; for evaluation they need not.
+
+        Raises:
+            ConfigError: if the model has another number of classes.
+            DataError: if data are missing or broken, or a set has a class that the model lacks.
+        """
+
+    @abstractmethod
+    def batches(self, cfg: CfgNode, seed: int, start: int) -> Iterator[tuple[Batch, Batch | None]]:
+        """Endless (source, target) from iteration ``start`` on; target None if nothing uses it.
+
+        Target inputs carry no labels, and none are read (`mic_det.data.loader.paired_batches`).
+        """
+
+    @abstractmethod
+    def evaluate(self, cfg: CfgNode, model: nn.Module, folder: Path | None) -> dict[str, Metrics]:
+        """Metrics in percent of a model on each of ``DATASETS.TEST``.
+
+        Predictions are left in ``folder/<data set>``, unless it is None. Called by all processes;
+        on those other than the first the metrics may be empty.
+        """
+
+    def stability(self, cfg: CfgNode) -> Callable[[nn.Module], float] | None:
+        """A criterion in [0, 1] that chooses a checkpoint without labels, None if there is none.
+
+        Called on the first process alone, once for all models that are compared.
+        """
+        return None
+
+    def masked_view(self, cfg: CfgNode) -> Callable[[Batch], Batch] | None:
+        """From the target batch to what the student gets to see of it; None: no MIC."""
+        return MaskedView.from_config(cfg) if cfg.MODEL.MIC.ENABLED else None
+
+    def ascent(self, cfg: CfgNode) -> SharpnessAscent | None:
+        """Sharpness-aware minimisation, if the method has it."""
+        return None
+
+    def hooks(self, cfg: CfgNode, student: nn.Module) -> list[HookBase]:
+        """The task's own hooks: pictures, watchdogs. ``student`` is not wrapped."""
+        return []
