@@ -31,20 +31,31 @@ def test_sums_against_a_loop():
     assert counts.tolist() == [int((labels == k).sum()) for k in range(4)]
 
 
+def assign(centres, sums, counts):
+    """Give centres as sums over ``counts`` positions."""
+    centres.means.copy_(sums / counts.clamp_min(1)[:, None])
+    centres.seen.copy_(counts > 0)
+
+
 def column(*vectors):
     """(1, D, 1, W) features from W vectors."""
     return torch.tensor(vectors, dtype=torch.float32).T[None, :, None]
 
 
 def test_prototypes_are_means_of_unit_features():
-    centres = ClassCentres(2, 2, keep=0.1)
-    centres.assign(*centres.sums(column((3, 4), (0, 2), (5, 0)), torch.tensor([[[0, 0, 1]]])))
-    torch.testing.assert_close(centres.means, torch.tensor([[0.3, 0.9], [1.0, 0.0]]))
+    centres = ClassCentres(3, 2, keep=0.1)
+    batches = [
+        (column((3, 4), (5, 0)), torch.tensor([[[0, 1]]])),
+        (column((0, 2)), torch.tensor([[[0]]])),
+    ]
+    centres.start_from(iter(batches))
+    torch.testing.assert_close(centres.means[:2], torch.tensor([[0.3, 0.9], [1.0, 0.0]]))
+    assert centres.coverage() == "2 of 3 classes; none of 2"
 
 
 def test_update_in_closed_form_and_absent_classes_keep_theirs():
     centres = ClassCentres(3, 2, keep=0.1)
-    centres.assign(torch.tensor([[2.0, 0.0], [0.0, 3.0], [0.0, 0.0]]), torch.tensor([2.0, 3.0, 0]))
+    assign(centres, torch.tensor([[2.0, 0.0], [0.0, 3.0], [0.0, 0.0]]), torch.tensor([2.0, 3.0, 0]))
     assert centres.seen.tolist() == [True, True, False]
     centres.update((column((0, 7), (0, 1), (3, 4)), torch.tensor([[[0, 0, 2]]])))
     expected = [[0.1, 0.9], [0.0, 1.0], [0.6, 0.8]]
@@ -54,7 +65,7 @@ def test_update_in_closed_form_and_absent_classes_keep_theirs():
 
 def test_centroids_take_one_mean_over_both_domains():
     centres = ClassCentres(1, 1, keep=1 - 1e-4, normalise=False)
-    centres.assign(torch.tensor([[10.0]]), torch.tensor([1.0]))
+    assign(centres, torch.tensor([[10.0]]), torch.tensor([1.0]))
     zeros = torch.zeros(1, 1, 3, dtype=torch.long)
     centres.update((column((2,), (2,), (2,)), zeros), (column((6,)), zeros[:, :, :1]))
     assert centres.means.item() == pytest.approx((1 - 1e-4) * 10.0 + 1e-4 * 3.0, rel=1e-6)
@@ -92,7 +103,7 @@ def test_state_is_saved():
 @pytest.mark.parametrize("temperature", [100.0, 1.0, 0.1])
 def test_contrast_against_a_loop(temperature):
     centres = ClassCentres(4, 6, keep=0.1)
-    centres.assign(F.normalize(torch.randn(4, 6)), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    assign(centres, F.normalize(torch.randn(4, 6)), torch.tensor([1.0, 1.0, 1.0, 0.0]))
     features = torch.randn(2, 6, 3, 2)
     labels = torch.tensor([0, 1, 2, 3, 255, 0, 1, 1, 2, 2, -1, 7]).view(2, 3, 2)
     losses = []
@@ -111,12 +122,12 @@ def test_contrast_against_a_loop(temperature):
 
 def test_the_authors_temperature_keeps_the_loss_near_its_start():
     centres = ClassCentres(5, 8, keep=0.1)
-    centres.assign(F.normalize(torch.randn(5, 8)), torch.ones(5))
+    assign(centres, F.normalize(torch.randn(5, 8)), torch.ones(5))
     labels = torch.arange(5).view(1, 1, 5)
     perfect = centres.means.T[None, :, None]
     assert abs(float(prototype_contrast(perfect, labels, centres, 100.0)) - math.log(5)) <= 0.02
     orthogonal = ClassCentres(2, 2, keep=0.1)
-    orthogonal.assign(torch.eye(2), torch.ones(2))
+    assign(orthogonal, torch.eye(2), torch.ones(2))
     loss = prototype_contrast(column((1, 0), (0, 1)), torch.tensor([[[0, 1]]]), orthogonal, 0.1)
     assert float(loss) == pytest.approx(math.log1p(math.exp(-10)), rel=2e-3)
 
@@ -124,7 +135,7 @@ def test_the_authors_temperature_keeps_the_loss_near_its_start():
 @pytest.mark.parametrize("seen", [0.0, 1.0])
 def test_contrast_without_labels_is_zero_and_finite(seen):
     centres = ClassCentres(3, 4, keep=0.1)
-    centres.assign(torch.ones(3, 4), torch.full((3,), seen))
+    assign(centres, torch.ones(3, 4), torch.full((3,), seen))
     features = torch.randn(1, 4, 2, 2, requires_grad=True)
     labels = torch.full((1, 2, 2), 255 if seen else 1)
     loss = prototype_contrast(features, labels, centres, 0.1)
@@ -144,7 +155,7 @@ def test_nearest_by_hand_and_unseen_classes_are_none():
     centres = ClassCentres(3, 2, keep=0.9, normalise=False)
     features = column((0, 1), (9, 1), (4, 4))
     assert centres.nearest(features).tolist() == [[[-1, -1, -1]]]
-    centres.assign(torch.tensor([[0.0, 0.0], [10.0, 0.0], [4.0, 4.0]]), torch.tensor([1.0, 1, 0]))
+    assign(centres, torch.tensor([[0.0, 0.0], [10.0, 0.0], [4.0, 4.0]]), torch.tensor([1.0, 1, 0]))
     assert centres.nearest(features).tolist() == [[[0, 1, 0]]]
 
 

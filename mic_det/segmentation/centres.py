@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.distributed
 import torch.nn.functional as F
@@ -74,10 +76,22 @@ class ClassCentres(nn.Module):
         return class_sums(self.prepare(features.detach()), labels, self.num_classes)
 
     @torch.no_grad()
-    def assign(self, sums: Tensor, counts: Tensor) -> None:
-        """Start anew from `sums` that were added up over a data set."""
+    def start_from(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Start anew from a data set, given as (features, labels) pairs, in one pass."""
+        sums = torch.zeros_like(self.means, dtype=torch.float64)
+        counts = torch.zeros_like(self.means[:, 0], dtype=torch.float64)
+        for features, labels in batches:
+            found = self.sums(features, labels)
+            sums += found[0]
+            counts += found[1]
         self.seen.copy_(counts > 0)
         self.means.copy_(sums / counts.clamp_min(1)[:, None])
+
+    def coverage(self) -> str:
+        """How many classes have a centre, and which have none, for the log."""
+        missing = (~self.seen).nonzero().flatten().tolist()
+        text = f"{self.num_classes - len(missing)} of {self.num_classes} classes"
+        return text + (f"; none of {', '.join(map(str, missing))}" if missing else "")
 
     @torch.no_grad()
     def update(self, *batches: tuple[Tensor, Tensor]) -> None:

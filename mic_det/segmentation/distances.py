@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .centres import class_sums, sum_over_processes
+from .centres import class_sums
 from .losses import resize_labels
 
 
@@ -31,10 +31,6 @@ class ClassCentreDistance:
         sums, counts = class_sums(unit, labels, len(self.counts))
         self.sums += sums
         self.counts += counts
-
-    def gather(self) -> None:
-        """Add up what all processes have counted; call it once, after the last `add`."""
-        self.sums, self.counts = sum_over_processes(self.sums), sum_over_processes(self.counts)
 
     def result(self) -> tuple[list[float], float]:
         """CCD of each class, NaN for those that do not occur, and the mean over the others.

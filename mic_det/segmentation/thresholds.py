@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .centres import sum_over_processes
 from .losses import IGNORED
 
 BINS = 10_000
@@ -35,10 +34,6 @@ class ConfidenceHistograms:
         column = (confidence.double() * bins).long().clamp_(0, bins - 1)
         flat = (labels.long() * bins + column).flatten()
         self.counts += torch.bincount(flat, minlength=classes * bins).view(classes, bins)
-
-    def gather(self) -> None:
-        """Add up the counts of all processes; call it once, after the last `add`."""
-        self.counts = sum_over_processes(self.counts)
 
     def medians(self) -> Tensor:
         """float32 (K,): the median of each class (the lower of the two middle ones); NaN if empty.

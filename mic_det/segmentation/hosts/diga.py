@@ -11,7 +11,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
 from ..agreement import agreeing
-from ..centres import ClassCentres, sum_over_processes
+from ..centres import ClassCentres
 from ..crdomix import BlendedColour, CrossDomainMixture
 from ..distillation import symmetric_distillation
 from ..losses import IGNORED, resize_labels
@@ -204,18 +204,9 @@ class DiGA(Host):
     @torch.no_grad()
     def prepare(self, preparation: Preparation) -> None:
         """Start the centroids: over the target set, by the teacher's features and classes."""
-        centroids = self.centroids
-        sums = torch.zeros_like(centroids.means, dtype=torch.float64)
-        counts = torch.zeros_like(centroids.means[:, 0], dtype=torch.float64)
-        for images in preparation.target():
-            embedding, logits = embed_and_predict(preparation.teacher, images)
-            found = centroids.sums(embedding, logits.argmax(1))
-            sums += found[0]
-            counts += found[1]
-        centroids.assign(sum_over_processes(sums), sum_over_processes(counts))
-        logger.info(
-            "Centroids of %d of %d classes.", int(centroids.seen.sum()), centroids.num_classes
-        )
+        found = (embed_and_predict(preparation.teacher, each) for each in preparation.target())
+        self.centroids.start_from((embedding, logits.argmax(1)) for embedding, logits in found)
+        logger.info("Centroids of %s", self.centroids.coverage())
 
     def as_rgb(self, images: Tensor) -> Tensor:
         """Images in [0, 255] and the network's order as RGB in [0, 1]."""

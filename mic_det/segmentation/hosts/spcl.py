@@ -9,7 +9,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
-from ..centres import ClassCentres, sum_over_processes
+from ..centres import ClassCentres
 from ..contrast import prototype_contrast
 from ..losses import IGNORED
 from ..networks.base import SegmentationNetwork
@@ -167,7 +167,6 @@ class SPCL(Host):
             labels, confidence = predicted(preparation.teacher(images))
             inside = self.inner_rows(labels) != IGNORED
             histograms.add(labels[inside], confidence[inside])
-        histograms.gather()
         self.thresholds.assign(histograms)
         shown = ", ".join(f"{each:.3f}" for each in values.tolist())
         logger.info("Confidence thresholds of the classes: %s", shown)
