@@ -3,7 +3,7 @@
 
     python tools/datasets.py check my_domains.yaml        # all that is wrong with them
     python tools/datasets.py stats my_domains.yaml day    # figures of one of them
-    python tools/datasets.py preview my_domains.yaml      # pictures with boxes
+    python tools/datasets.py preview my_domains.yaml      # pictures with boxes or labels
     python tools/datasets.py convert voc --images … --labels … --output boxes.json
 
 DATA is a YAML file of domains, a training config (all that it uses, and whether the classes fit),
@@ -18,20 +18,26 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import yaml
 from tqdm import tqdm
 
 from mic_det.cli import run_tool
 from mic_det.config import ConfigError, load_config
+from mic_det.data import check_text as text_of_boxes
 from mic_det.data.builtin import register_builtin
-from mic_det.data.catalog import get_domain, load_labels, unlabelled_dicts
+from mic_det.data.catalog import get_domain, has_label_images, load_labels, unlabelled_dicts
 from mic_det.data.check import DomainReport, check_domain
-from mic_det.data.check_text import check_text, class_table, headline, statistics
 from mic_det.data.converters import CONVERTERS, run_parsed
 from mic_det.data.errors import DataError
 from mic_det.data.register import register_from_config, register_yaml
+from mic_det.data.segmentation import check_text as text_of_labels
+from mic_det.data.segmentation.check import SegmentationReport, check_segmentation_domain
+
+Report = DomainReport | SegmentationReport
 
 
 def domains_of(data: list[str]) -> tuple[dict[str, bool], list[Any]]:
@@ -74,13 +80,21 @@ def _bar(results: Iterable, total: int, title: str) -> Iterable:
     return tqdm(results, total=total, desc=title, unit="image", leave=False, disable=None)
 
 
-def _reports(arguments: argparse.Namespace) -> tuple[list[DomainReport], list[Any]]:
+def _reports(arguments: argparse.Namespace) -> tuple[list[Report], list[Any]]:
     domains, configs = domains_of(arguments.data)
+    common = {"decode": not arguments.quick, "progress": _bar}
     reports = [
-        check_domain(name, labels=labels, decode=not arguments.quick, progress=_bar)
+        check_segmentation_domain(name, **common)
+        if labels and has_label_images(name)
+        else check_domain(name, labels=labels, **common)
         for name, labels in domains.items()
     ]
     return reports, configs
+
+
+def _texts(report: Report) -> ModuleType:
+    """The functions check_text, stats_text and statistics for this kind of report."""
+    return text_of_labels if isinstance(report, SegmentationReport) else text_of_boxes
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -88,7 +102,7 @@ def check(arguments: argparse.Namespace) -> None:
     reports, configs = _reports(arguments)
     errors = sum(len(report.errors) for report in reports)
     for report in reports:
-        print(check_text(report), end="\n\n")
+        print(_texts(report).check_text(report), end="\n\n")
     for cfg in configs if not errors else ():
         from mic_det.tasks import task_of
 
@@ -106,46 +120,42 @@ def stats(arguments: argparse.Namespace) -> None:
     """Print figures of each domain, or json."""
     reports, _ = _reports(arguments)
     if arguments.json:
-        print(json.dumps([statistics(report) for report in reports], indent=2))
+        print(json.dumps([_texts(report).statistics(report) for report in reports], indent=2))
         return
     for report in reports:
-        print(headline(report))
-        for (width, height), count in report.sizes.most_common(10):
-            print(f"  {width}x{height}: {count} images")
-        if report.boxes_per_image:
-            mean = sum(report.boxes_per_image) / len(report.boxes_per_image)
-            print(f"  boxes an image: {mean:.1f} on average, {max(report.boxes_per_image)} at most")
-            print(class_table(report))
-        for error in report.errors:
-            print(f"  error: {error}")
-        print()
+        print(_texts(report).stats_text(report), end="\n\n")
     if any(report.errors for report in reports):
         sys.exit(1)
 
 
 def preview(arguments: argparse.Namespace) -> None:
     """Write a contact sheet of each domain."""
-    import cv2
-
-    from mic_det.detection.contact_sheet import choose, contact_sheet
+    from mic_det.drawing import write_png
 
     domains, _ = domains_of(arguments.data)
     if not domains:
         raise DataError("preview: no domain is named. Name a YAML file of domains or a domain.")
     for name, labels in domains.items():
-        names: list[str] = []
-        if labels and get_domain(name).annotations is not None:
-            records, selection = load_labels(name)
-            names = list(selection.classes)
-        else:
-            records = unlabelled_dicts(name)
-        sheet = contact_sheet(choose(records, arguments.count), names, arguments.width)
         path = arguments.output / f"preview_{re.sub(r'[^-.0-9A-Za-z]+', '_', name)}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_bytes(cv2.imencode(".png", sheet[:, :, ::-1])[1].tobytes())
-        temporary.replace(path)
+        write_png(path, _sheet(name, labels, arguments.count, arguments.width))
         print(f"{name}: {path}")
+
+
+def _sheet(name: str, labels: bool, count: int, width: int) -> np.ndarray:
+    """The contact sheet of a domain, RGB."""
+    if labels and has_label_images(name):
+        from mic_det.data.segmentation.sheet import label_sheet
+
+        return label_sheet(name, count, width)
+    from mic_det.detection.contact_sheet import choose, contact_sheet
+
+    names: list[str] = []
+    if labels and get_domain(name).annotations is not None:
+        records, selection = load_labels(name)
+        names = list(selection.classes)
+    else:
+        records = unlabelled_dicts(name)
+    return contact_sheet(choose(records, count), names, width)
 
 
 def convert(arguments: argparse.Namespace) -> None:
@@ -161,7 +171,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     for run, text in (
         (check, "find what is wrong; exit status 1 if anything is"),
         (stats, "figures of images and boxes"),
-        (preview, "a PNG with images and their boxes"),
+        (preview, "a PNG with images and their boxes or labels"),
     ):
         command = commands.add_parser(run.__name__, help=text, description=text)
         command.set_defaults(run=run)
@@ -174,7 +184,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
             command.add_argument("--quick", action="store_true", help="do not decode the images")
         if run is stats:
             command.add_argument("--json", action="store_true", help="print json")
-    command = commands.add_parser("convert", help="other formats to COCO json")
+    command = commands.add_parser("convert", help="other formats to COCO json or plain label PNGs")
     formats = command.add_subparsers(dest="format", required=True, metavar="FORMAT")
     for name, converter in CONVERTERS.items():
         converter.add_arguments(formats.add_parser(name, help=converter.title))

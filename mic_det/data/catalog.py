@@ -254,6 +254,11 @@ def is_domain(name: str) -> bool:
     return name in _DOMAINS
 
 
+def has_label_images(name: str) -> bool:
+    """Whether a domain was registered with label images, for segmentation."""
+    return is_domain(name) and _DOMAINS[name].labels is not None
+
+
 def trained_classes(name: str) -> tuple[str, ...] | None:
     """Classes of the model that a domain was brought to, None if it was to none."""
     return _TRAINED.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,31 @@ def check_text(report: DomainReport) -> str:
     if report.left_out:
         counts = ", ".join(f"{name} ({count})" for name, count in sorted(report.left_out.items()))
         lines.append(f"left out, as the domain's classes do not name them: {counts}")
-    for title, problems in (("error", report.errors), ("warning", report.warnings)):
+    return "\n".join(lines + problem_list(report.errors, report.warnings))
+
+
+def problem_list(errors: Sequence[str], warnings: Sequence[str]) -> list[str]:
+    """Lines on all problems."""
+    lines = []
+    for title, problems in (("error", errors), ("warning", warnings)):
         if problems:
             lines.append(f"{len(problems)} {title}{'s' * (len(problems) > 1)}:")
             lines += ["  " + text.replace("\n", "\n  ") for text in problems[:_SHOWN]]
         if len(problems) > _SHOWN:
             lines.append(f"  ... and {len(problems) - _SHOWN} more")
-    if not report.errors:
-        lines.append("no errors")
-    return "\n".join(lines)
+    return lines if errors else [*lines, "no errors"]
+
+
+def stats_text(report: DomainReport) -> str:
+    """Figures for people."""
+    lines = [headline(report)]
+    lines += [f"  {w}x{h}: {count} images" for (w, h), count in report.sizes.most_common(10)]
+    if report.boxes_per_image:
+        mean = sum(report.boxes_per_image) / len(report.boxes_per_image)
+        most = max(report.boxes_per_image)
+        lines.append(f"  boxes an image: {mean:.1f} on average, {most} at most")
+        lines.append(class_table(report))
+    return "\n".join(lines + [f"  error: {error}" for error in report.errors])
 
 
 def headline(report: DomainReport) -> str:

@@ -136,6 +136,31 @@ def _run_cityscapes(arguments: Namespace) -> None:
         print(f"note: {note}")
 
 
+def _add_labels(parser: ArgumentParser) -> None:
+    parser.add_argument("domain", metavar="DOMAIN", help="name of a domain with label images")
+    parser.add_argument(
+        "--register", type=Path, help="YAML file of domains that has it, if mic_det itself has not"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of the label PNGs")
+
+
+def _run_labels(arguments: Namespace) -> None:
+    # Not at the top: registration knows the converters' benchmarks.
+    from mic_det.data.builtin import register_builtin
+    from mic_det.data.register import register_yaml
+    from mic_det.data.segmentation.convert import convert_labels
+    from mic_det.data.segmentation.records import model_classes
+
+    register_builtin()
+    if arguments.register is not None:
+        register_yaml(arguments.register)
+    output = arguments.output.expanduser().absolute()
+    written = convert_labels(arguments.domain, output, progress_bar)
+    classes = ", ".join(model_classes(arguments.domain))
+    print(f"{output}: {len(written)} label images")
+    print(f"register them with: labels: {output}, classes: [{classes}]")
+
+
 def progress_bar(results: Iterable, total: int, title: str) -> Iterable:
     """A bar on standard error."""
     return tqdm(results, total=total, desc=title, unit="image")
@@ -167,5 +192,6 @@ CONVERTERS = {
     "yolo": folder_converter("YOLO text labels", yolo_to_coco, "text files"),
     "kitti": folder_converter("KITTI's label_2", kitti_to_coco, "text files"),
     "bdd100k": folder_converter("a BDD100K label file", _bdd100k, "labels, or the json itself"),
+    "labels": Converter("label images to 8-bit class ids", _add_labels, _run_labels),
     "cityscapes": Converter("Cityscapes and Foggy Cityscapes", _add_cityscapes, _run_cityscapes),
 }

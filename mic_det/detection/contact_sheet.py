@@ -11,12 +11,9 @@ import cv2
 import numpy as np
 
 from mic_det.data.images import read_image
-from mic_det.drawing import PALETTE, grid, titled
+from mic_det.drawing import PALETTE, legend, shortened, square_grid, titled
 
 from .visualise import draw_boxes
-
-# Characters of a file name that fit over a picture 320 pixels wide.
-_TITLE = 34
 
 
 def choose(records: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -46,17 +43,14 @@ def contact_sheet(
         DataError: if an image cannot be read.
     """
     pictures = [_picture(record, names, width) for record in records]
-    height = max(picture.shape[0] for picture in pictures)
-    pictures = [_padded(picture, height) for picture in pictures]
-    columns = math.ceil(math.sqrt(len(pictures)))
-    pictures += [np.full_like(pictures[0], 255)] * (-len(pictures) % columns)
-    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
-    sheet = grid(rows)
+    sheet = square_grid(pictures, math.ceil(math.sqrt(len(pictures))))
     counts = [0] * len(names)
     for record in records:
         for each in record.get("annotations", ()):
             counts[each["category_id"]] += 1
-    return np.concatenate([sheet, _legend(names, counts, sheet.shape[1])]) if names else sheet
+    texts = [f"{name} ({count})" for name, count in zip(names, counts, strict=True)]
+    colours = [PALETTE[k % len(PALETTE)] for k in range(len(names))]
+    return np.concatenate([sheet, legend(texts, colours, sheet.shape[1])]) if names else sheet
 
 
 def _picture(record: dict[str, Any], names: Sequence[str], width: int) -> np.ndarray:
@@ -70,35 +64,9 @@ def _picture(record: dict[str, Any], names: Sequence[str], width: int) -> np.nda
     boxes = np.array([each["bbox"] for each in annotations], dtype=float).reshape(-1, 4)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) * scale
     classes = [each["category_id"] for each in annotations]
-    title = str(record.get("image_id", ""))
-    title = title if isinstance(record.get("image_id"), str) else path.name
-    title = title if len(title) <= _TITLE else "..." + title[3 - _TITLE :]
+    title = shortened(record["image_id"] if isinstance(record.get("image_id"), str) else path.name)
     if len(names) > len(PALETTE):  # colours alone do not tell the classes apart
         return titled(draw_boxes(small, corners, classes, names, scale=1), title)
     for (x0, y0, x1, y1), k in zip(corners.round().astype(int).tolist(), classes, strict=True):
         cv2.rectangle(small, (x0, y0), (x1, y1), PALETTE[k], 2)
     return titled(small, title)
-
-
-def _padded(picture: np.ndarray, height: int) -> np.ndarray:
-    below = height - picture.shape[0]
-    return np.pad(picture, ((0, below), (0, 0), (0, 0)), constant_values=255)
-
-
-def _legend(names: Sequence[str], counts: Sequence[int], width: int) -> np.ndarray:
-    """A line of coloured names; as many lines as they need."""
-    font, size, line = cv2.FONT_HERSHEY_SIMPLEX, 0.5, 24
-    places, x, y = [], 8, 0
-    for name, count in zip(names, counts, strict=True):
-        text = f"{name} ({count})"
-        needed = cv2.getTextSize(text, font, size, 1)[0][0] + 34
-        if x + needed > width and x > 8:
-            x, y = 8, y + line
-        places.append((text, x, y))
-        x += needed
-    bar = np.full((y + line + 8, width, 3), 255, np.uint8)
-    for k, (text, left, top) in enumerate(places):
-        colour = PALETTE[k % len(PALETTE)]
-        cv2.rectangle(bar, (left, top + 8), (left + 14, top + 22), colour, -1)
-        cv2.putText(bar, text, (left + 19, top + 20), font, size, (0, 0, 0), 1, cv2.LINE_AA)
-    return bar

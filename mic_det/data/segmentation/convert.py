@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mic_det.data.errors import DataError, listed
-from mic_det.data.files import write_bytes_atomically
+from mic_det.data.files import write_atomically
 from mic_det.data.segmentation.coding import IGNORE
 from mic_det.data.segmentation.colours import class_colours
 from mic_det.data.segmentation.pixel_counts import Progress
@@ -40,7 +40,9 @@ def convert_labels(name: str, output: Path, progress: Progress | None = None) ->
     reader = label_loader(name)
     palette = _palette(model_classes(name))
     targets = [(output / record["image_id"]).with_suffix(".png") for record in records]
-    sources = {Path(r[key]).resolve() for r in records for key in ("file_name", "sem_seg_file_name")}
+    sources = {
+        Path(r[key]).resolve() for r in records for key in ("file_name", "sem_seg_file_name")
+    }
     for target in targets:
         if target.resolve() in sources:
             raise DataError(f"{target}: is a file of the domain. Name another folder for --output.")
@@ -78,4 +80,4 @@ def write_label_png(path: Path, ids: np.ndarray, palette: bytes) -> None:
     image.putpalette(palette)
     data = io.BytesIO()
     image.save(data, format="PNG")
-    write_bytes_atomically(path, data.getvalue())
+    write_atomically(path, lambda file: file.write(data.getbuffer()))
