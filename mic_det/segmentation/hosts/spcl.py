@@ -148,15 +148,11 @@ class SPCL(Host):
     @torch.no_grad()
     def start_prototypes(self, preparation: Preparation) -> None:
         """Prototypes of the whole source set, by the student as it is."""
-        centres = self.prototypes
-        sums = torch.zeros_like(centres.means, dtype=torch.float64)
-        counts = torch.zeros_like(centres.means[:, 0], dtype=torch.float64)
-        for images, labels in preparation.source():
-            found = centres.sums(preparation.student.encode(images)[-1], labels)
-            sums += found[0]
-            counts += found[1]
-        centres.assign(sum_over_processes(sums), sum_over_processes(counts))
-        logger.info("Prototypes of %d of %d classes.", int(centres.seen.sum()), centres.num_classes)
+        encode = preparation.student.encode
+        self.prototypes.start_from(
+            (encode(images)[-1], labels) for images, labels in preparation.source()
+        )
+        logger.info("Prototypes of %s", self.prototypes.coverage())
 
     @torch.no_grad()
     def start_thresholds(self, preparation: Preparation) -> None:
