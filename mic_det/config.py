@@ -52,6 +52,9 @@ def add_mic_config(cfg: CN) -> None:
     # Segmentation: INPUT.MIN_SIZE_TRAIN and MAX_SIZE_TRAIN of target images; () and 0: as those.
     cfg.INPUT.MIN_SIZE_TARGET = ()
     cfg.INPUT.MAX_SIZE_TARGET = 0
+    # Segmentation: a window of INPUT.CROP is drawn again, up to ten times, while one class has more
+    # than this share of its labelled pixels.
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     # Target images an iteration, over all processes; 0: as many as SOLVER.IMS_PER_BATCH.
     cfg.SOLVER.TARGET_IMS_PER_BATCH = 0
     # "SGD" or "AdamW".
