@@ -1,0 +1,234 @@
+"""Hosts of segmentation: what their losses are made of, and MIC around each of them."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from segmentor import labelled, linear_network, tiny_cfg, tiny_model, unlabelled
+from torch import nn
+
+from mic_det.config import ConfigError
+from mic_det.core import StudentAugment
+from mic_det.segmentation.hosts import HOST_REGISTRY, Host, Step
+from mic_det.segmentation.hosts.adversarial import Adversarial, OutputDiscriminator, domain_loss
+from mic_det.segmentation.hosts.self_training import (
+    SelfTraining,
+    feature_distance,
+    fit,
+    thing_mask,
+)
+from mic_det.segmentation.losses import IGNORED, pixel_cross_entropy
+from mic_det.segmentation.pseudo_labels import PixelLabels
+
+NO_AUGMENT = StudentAugment(jitter_probability=0.0, blur_probability=0.0, max_value=255.0)
+
+
+def step_of(network, sources=2, targets=2, **changes):
+    pseudo = PixelLabels(torch.randint(0, 3, (targets, 16, 16)), torch.rand(targets, 16, 16))
+    parts = {
+        "student": network,
+        "source_images": torch.rand(sources, 3, 16, 16),
+        "source_labels": torch.randint(0, 3, (sources, 16, 16)),
+        "target_images": torch.rand(targets, 3, 16, 16),
+        "pseudo": pseudo,
+    }
+    return Step(**(parts | changes))
+
+
+def test_hosts_are_found_by_name():
+    assert {"source_only", "self_training", "adversarial"} <= set(HOST_REGISTRY)
+    with pytest.raises(
+        ConfigError, match=r"MODEL\.SEG\.HOST is one of .*self_training.*, not 'dacs'"
+    ):
+        tiny_cfg({"MODEL.SEG.HOST": "dacs"})
+    with pytest.raises(KeyError, match="there already"):
+        HOST_REGISTRY.register("self_training")(Host)
+
+
+def test_source_only_is_the_cross_entropy():
+    network = linear_network()
+    step = step_of(network)
+    losses = HOST_REGISTRY["source_only"]().losses(step)
+    expected = pixel_cross_entropy(network(step.source_images), step.source_labels)
+    assert losses.keys() == {"loss_source"} and torch.equal(losses["loss_source"], expected)
+
+
+def test_self_training_adds_the_loss_on_mixed_images():
+    network = linear_network()
+    host = SelfTraining(augment=NO_AUGMENT, weight=0.5)
+    step = step_of(network)
+    torch.manual_seed(3)
+    images, labels = host.mixed(step)
+    torch.manual_seed(3)
+    losses = host.losses(step)
+    expected = pixel_cross_entropy(network(images), labels.labels, labels.weight)
+    assert losses.keys() == {"loss_source", "loss_mixed"}
+    assert torch.allclose(losses["loss_mixed"], 0.5 * expected)
+    from_source = (images == step.source_images).all(1)
+    from_target = (images == step.target_images).all(1)
+    assert (from_source ^ from_target).all() and from_source.any() and from_target.any()
+    assert torch.equal(labels.labels[from_source], step.source_labels[from_source])
+    assert labels.weight[from_source].eq(1).all()
+    assert torch.equal(labels.weight[from_target], step.pseudo.weight[from_target])
+
+
+@pytest.mark.parametrize(("sources", "targets"), [(1, 3), (3, 2)])
+def test_batches_of_different_sizes_are_mixed(sources, targets):
+    host = SelfTraining(augment=NO_AUGMENT)
+    images, labels = host.mixed(step_of(linear_network(), sources, targets))
+    assert len(images) == len(labels) == targets
+
+
+def test_a_source_of_another_size_is_cut_or_filled_up():
+    pixels = torch.arange(6.0).view(1, 2, 3)
+    assert fit(pixels, (3, 2), 9.0).tolist() == [[[0, 1], [3, 4], [9, 9]]]
+    assert fit(pixels, (2, 3), 9.0) is pixels
+
+
+def test_thing_positions_are_those_that_one_thing_fills():
+    labels = torch.tensor([[[1, 1, 2, 2], [1, 0, 1, 1]]])
+    assert thing_mask(labels, [1], (1, 2), 0.75).tolist() == [[[True, False]]]
+    assert thing_mask(labels, [1, 2], (1, 2), 0.5).tolist() == [[[True, True]]]
+    assert not thing_mask(labels, [], (1, 2), 0.5).any()
+
+
+def test_feature_distance_by_hand():
+    features, reference = torch.zeros(1, 2, 1, 3), torch.zeros(1, 2, 1, 3)
+    features[0, :, 0, 0] = torch.tensor([3.0, 4.0])
+    features[0, :, 0, 1] = torch.tensor([0.0, 1.0])
+    features[0, :, 0, 2] = 100.0
+    mask = torch.tensor([[[True, True, False]]])
+    assert float(feature_distance(features, reference, mask)) == pytest.approx(3.0)
+    assert feature_distance(features, reference, ~mask & mask) == 0
+    same = torch.zeros(1, 2, 1, 3, requires_grad=True)
+    feature_distance(same, reference, mask).backward()
+    assert torch.isfinite(same.grad).all()
+
+
+def test_features_are_kept_near_the_reference():
+    network = linear_network()
+    network.encoder.scale = nn.Parameter(torch.tensor(2.0))
+    forward = network.encoder.forward
+    network.encoder.forward = lambda images: [network.encoder.scale * forward(images)[0]]
+    host = SelfTraining(
+        augment=NO_AUGMENT,
+        reference=copy.deepcopy(linear_network().encoder),
+        distance_weight=0.1,
+        things=[0, 1, 2],
+        thing_share=0.0,
+    )
+    step = step_of(network)
+    loss = host.losses(step)["loss_feature_distance"]
+    pooled = nn.functional.avg_pool2d(step.source_images, 4)
+    assert torch.allclose(loss, 0.1 * pooled.square().sum(1).sqrt().mean(), atol=1e-5)
+    loss.backward()
+    assert network.encoder.scale.grad > 0
+    assert not host.state_dict(), "the reference is neither trained nor saved"
+
+
+def test_weights_of_the_encoder_make_the_reference():
+    """Only where such weights are given; "resnet" weights are read from a file."""
+    model, _ = tiny_model({"MODEL.SEG.HOST": "self_training"})
+    assert model.host._reference == ()
+
+
+def test_alignment_trains_each_side_by_its_own_loss():
+    discriminator = OutputDiscriminator(3, 4)
+    host = Adversarial(discriminator=discriminator, weight=0.5)
+    source, target = (torch.randn(1, 3, 32, 32, requires_grad=True) for _ in range(2))
+    losses = host.alignment(source, target)
+    with torch.no_grad():
+        told = [discriminator(each.softmax(1)) for each in (source, target)]
+    right = 0.5 * (domain_loss(told[0], 1.0) + domain_loss(told[1], 0.0))
+    assert torch.allclose(losses["loss_discriminator"], right)
+    assert torch.allclose(losses["loss_adversarial"], 0.5 * domain_loss(told[1], 1.0))
+    losses["loss_adversarial"].backward(retain_graph=True)
+    assert target.grad is not None and target.grad.any() and source.grad is None
+    assert all(p.grad is None for p in discriminator.parameters())
+    target.grad = None
+    losses["loss_discriminator"].backward()
+    assert target.grad is None and source.grad is None
+    assert all(p.grad is not None for p in discriminator.parameters())
+
+
+def test_the_discriminator_halves_five_times():
+    assert OutputDiscriminator(19, 4)(torch.zeros(1, 19, 64, 96)).shape == (1, 1, 2, 3)
+
+
+def forward(model, teacher):
+    source, target = [labelled(), labelled()], [unlabelled(), unlabelled()]
+    pseudo = teacher.pseudo_label(target)
+    return model(source, target, target, pseudo)
+
+
+@pytest.mark.parametrize("hrda", [False, True])
+@pytest.mark.parametrize("host", ["source_only", "self_training", "adversarial"])
+@pytest.mark.parametrize("domains", ["", "target", "source", "source_target"])
+def test_mic_around_each_host(host, domains, hrda, storage):
+    overrides = {"MODEL.SEG.HOST": host, "MODEL.SEG.HRDA.ENABLED": hrda}
+    if domains:
+        overrides |= {"MODEL.MIC.ENABLED": True, "MODEL.SEG.MIC_DOMAINS": domains}
+    model, teacher = tiny_model(overrides)
+    losses = forward(model, teacher)
+    own = {
+        "source_only": {"loss_source"},
+        "self_training": {"loss_source", "loss_mixed"},
+        "adversarial": {"loss_source", "loss_adversarial", "loss_discriminator"},
+    }[host]
+    expected = own | ({"loss_mic"} if "target" in domains else set())
+    expected |= {"loss_mic_source"} if "source" in domains else set()
+    assert losses.keys() == expected
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in model.parameters()), "what several processes need"
+
+
+def test_the_masked_loss_is_weighted_cross_entropy_with_the_hosts_labels(storage):
+    model, teacher = tiny_model({"MODEL.MIC.ENABLED": True, "MODEL.MIC.WEIGHT": 0.5})
+    model.network.eval()  # BatchNorm must see each batch alike
+    target = [unlabelled(), unlabelled()]
+    pseudo = teacher.pseudo_label(target)
+    pseudo.weight.uniform_()
+    losses = model([labelled()], target, target, pseudo)
+    logits = model.network(model.images(target))
+    expected = 0.5 * pixel_cross_entropy(logits, pseudo.labels, pseudo.weight)
+    assert torch.allclose(losses["loss_mic"], expected)
+
+
+def test_the_teacher_labels_by_the_students_host(storage):
+    model, teacher = tiny_model({"MODEL.SEG.HOST": "self_training"})
+    calls = []
+
+    def pseudo_label(network, images):
+        calls.append(network)
+        return PixelLabels(torch.full((1, 64, 96), IGNORED), torch.zeros(1, 64, 96))
+
+    model.host.pseudo_label = pseudo_label
+    assert teacher.pseudo_label([unlabelled()]).weight.sum() == 0
+    assert calls == [teacher.model.network] and not teacher.model.network.training
+    assert {name.split(".")[0] for name in teacher.model.state_dict()} == {"network"}
+    seen = []
+    model.host.losses = lambda step: seen.append(step) or {}
+    model([labelled()], [unlabelled()])
+    assert seen[0].teacher is teacher.model.network and seen[0].iteration == storage.iter
+
+
+def test_learning_rates_by_part():
+    model, _ = tiny_model(
+        {
+            "MODEL.SEG.HOST": "adversarial",
+            "MODEL.SEG.HEAD_LR_FACTOR": 10.0,
+            "MODEL.SEG.ADVERSARIAL.LR_FACTOR": 0.4,
+            "MODEL.SEG.HRDA.ENABLED": True,
+        }
+    )
+    factors = {}
+    for name, _ in model.named_parameters():
+        factors.setdefault(".".join(name.split(".")[:2]), set()).add(model.lr_factor(name))
+    assert factors == {
+        "network.encoder": {1.0},
+        "network.decoder": {10.0},
+        "network.attention": {10.0},
+        "host.discriminator": {0.4},
+    }
