@@ -6,35 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from detectron2.engine import HookBase
-from tiny_label_maps import SOURCE, TARGET, UNLABELLED, register_blocks
+from tiny_label_maps import SOURCE, TARGET, block_config
 
-from mic_det.config import ConfigError, load_config
+from mic_det.config import ConfigError
 from mic_det.engine import build_trainer
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
-SETTINGS = {
-    "MODEL": {
-        "TASK": "segmentation",
-        "META_ARCHITECTURE": "AdaptiveSegmentor",
-        "DEVICE": "cpu",
-        "WEIGHTS": "",
-        "SEM_SEG_HEAD": {"NUM_CLASSES": 3},
-        "RESNETS": {"DEPTH": 18, "STEM_OUT_CHANNELS": 32, "RES2_OUT_CHANNELS": 32, "NORM": "GN"},
-        "SEG": {"ENCODER": "resnet", "DECODER": "deeplab_v2", "NORM": "GN", "HEAD_LR_FACTOR": 1.0},
-        "MIC": {"BLOCK_SIZE": 8, "RATIO": 0.5},
-        "TEACHER": {"ALPHA": 0.9, "WARMUP": True},
-    },
-    "DATASETS": {"TRAIN": [SOURCE], "TARGET": [UNLABELLED], "TEST": [TARGET]},
-    "INPUT": {"MIN_SIZE_TRAIN": [32], "MIN_SIZE_TEST": 32},
-    "DATALOADER": {"NUM_WORKERS": 0},
-    "SOLVER": {"IMS_PER_BATCH": 2, "BASE_LR": 0.001, "MAX_ITER": 4, "WARMUP_ITERS": 0},
-    "TEST": {"EVAL_PERIOD": 0, "LABEL_FREE_IMAGES": 0},
-    "VIS_PERIOD": 0,
-    "SEED": 3,
-}
 # Each with a change of stage before iteration 2.
 HOSTS = {
     "spcl": ("MODEL.SEG.SPCL.TEMPERATURE", "0.5", "MODEL.SEG.SPCL.SELF_TRAINING_FROM", "2"),
@@ -60,11 +39,7 @@ class CutAfter(HookBase):
 
 
 def config(folder: Path, host: str, *overrides: str):
-    register_blocks()
-    path = folder.parent / f"{folder.name}.yaml"
-    path.write_text(yaml.safe_dump(SETTINGS))
-    named = ("MODEL.SEG.HOST", host, "OUTPUT_DIR", str(folder))
-    return load_config(path, [*named, *HOSTS.get(host, ()), *overrides])
+    return block_config(folder, "MODEL.SEG.HOST", host, *HOSTS[host], *overrides)
 
 
 def train(cfg, *, resume: bool = False, cut_after: int | None = None):

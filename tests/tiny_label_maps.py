@@ -1,4 +1,4 @@
-"""A source and a target of coloured blocks with label images, registered as domains."""
+"""A source and a target of coloured blocks with label images, and short runs on them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import numpy as np
+import yaml
 from PIL import Image
 
+from mic_det.config import load_config
 from mic_det.data.segmentation import register_segmentation
 
 SOURCE, TARGET, UNLABELLED = "blocks_light", "blocks_dark", "blocks_dark_unlabelled"
@@ -46,3 +48,38 @@ def register_blocks() -> Path:
         register_segmentation(name, root / folder / "images", root / folder / "labels", CLASSES)
     register_segmentation(UNLABELLED, root / "dark" / "images")
     return root
+
+
+SETTINGS = {
+    "MODEL": {
+        "TASK": "segmentation",
+        "META_ARCHITECTURE": "AdaptiveSegmentor",
+        "DEVICE": "cpu",
+        "WEIGHTS": "",
+        "SEM_SEG_HEAD": {"NUM_CLASSES": 3},
+        "RESNETS": {"DEPTH": 18, "STEM_OUT_CHANNELS": 32, "RES2_OUT_CHANNELS": 32, "NORM": "GN"},
+        "SEG": {"ENCODER": "resnet", "DECODER": "deeplab_v2", "NORM": "GN", "HEAD_LR_FACTOR": 1.0},
+        "MIC": {"BLOCK_SIZE": 8, "RATIO": 0.5},
+        "TEACHER": {"ALPHA": 0.9, "WARMUP": True},
+    },
+    "DATASETS": {"TRAIN": [SOURCE], "TARGET": [UNLABELLED], "TEST": [TARGET]},
+    "INPUT": {"MIN_SIZE_TRAIN": [32], "MIN_SIZE_TEST": 32},
+    "DATALOADER": {"NUM_WORKERS": 0},
+    "SOLVER": {"IMS_PER_BATCH": 2, "BASE_LR": 0.001, "MAX_ITER": 4, "WARMUP_ITERS": 0},
+    "TEST": {"EVAL_PERIOD": 0, "LABEL_FREE_IMAGES": 0},
+    "VIS_PERIOD": 0,
+    "SEED": 3,
+}
+
+
+def block_config(folder: Path, *overrides: str):
+    """A run of 4 iterations on the blocks; ``folder`` is its OUTPUT_DIR."""
+    register_blocks()
+    return load_config(write_settings(folder), ["OUTPUT_DIR", str(folder), *overrides])
+
+
+def write_settings(folder: Path) -> Path:
+    """The settings of such runs as a file beside ``folder``."""
+    path = folder.parent / f"{folder.name}.yaml"
+    path.write_text(yaml.safe_dump(SETTINGS))
+    return path
