@@ -167,10 +167,52 @@ def add_mic_config(cfg: CN) -> None:
     add_segmentation_config(cfg)
 
 
+def add_classification_config(cfg: CN) -> None:
+    """Add the keys of MODEL.TASK "classification" to a config, in place."""
+    # What a training image goes through: resized to a square of RESIZE pixels, then a crop brought
+    # to SIZE: "random" (area and shape drawn from SCALE and 3/4..4/3), "center" or "none". In
+    # testing "random" is "center".
+    cfg.INPUT.SQUARE = CN({"RESIZE": 256, "SIZE": 224, "CROP": "random", "SCALE": (0.08, 1.0)})
+
+    cfg.MODEL.CLASSIFIER = CN()
+    # A model of timm's by name (resnet50, vit_base_patch16_224, …), or "small_cnn": three stages
+    # of convolutions for small images.
+    cfg.MODEL.CLASSIFIER.BACKBONE = "resnet50"
+    # Start it from timm's own weights, which timm fetches; not asked for with MODEL.WEIGHTS.
+    cfg.MODEL.CLASSIFIER.PRETRAINED = True
+    # How a feature map becomes a vector, as timm calls it ("avg", "token", "map", …); "": as the
+    # model itself does it: the mean for a CNN, the class token, without pooling, for a ViT.
+    cfg.MODEL.CLASSIFIER.POOL = ""
+    cfg.MODEL.CLASSIFIER.NUM_CLASSES = 65
+    # Width of the layer between backbone and classifier; 0: none.
+    cfg.MODEL.CLASSIFIER.BOTTLENECK = 256
+    # Factor of the backbone's learning rate against that of new layers.
+    cfg.MODEL.CLASSIFIER.BACKBONE_LR_FACTOR = 0.1
+    # Adversarial alignment: "none", "DANN" or "CDAN".
+    cfg.MODEL.CLASSIFIER.ALIGN = CN({"METHOD": "none", "WEIGHT": 1.0})
+    # CDAN: weigh images by how sure the classifier is of them (CDAN+E).
+    cfg.MODEL.CLASSIFIER.ALIGN.ENTROPY = True
+    # CDAN: outer products with more elements than this are replaced by random projections of
+    # RANDOM_DIM elements.
+    cfg.MODEL.CLASSIFIER.ALIGN.EXACT_UP_TO = 4096
+    cfg.MODEL.CLASSIFIER.ALIGN.RANDOM_DIM = 1024
+    # Hidden channels of the domain classifier.
+    cfg.MODEL.CLASSIFIER.ALIGN.HIDDEN = 1024
+    # Gradients are reversed with 2 / (1 + exp(-t / WARMUP_ITERS)) - 1 at iteration t; 0: with 1.
+    cfg.MODEL.CLASSIFIER.ALIGN.WARMUP_ITERS = 1000
+    # Minimum class confusion; WEIGHT 0 leaves it out.
+    cfg.MODEL.CLASSIFIER.MCC = CN({"WEIGHT": 0.0, "TEMPERATURE": 2.0})
+    # Length of the ascent of sharpness-aware minimisation (SDAT: 0.02); 0: none.
+    cfg.MODEL.CLASSIFIER.SAM_RHO = 0.0
+    # What "accuracy" is: of "images", or the mean of the "classes", as VisDA-2017 counts.
+    cfg.TEST.ACCURACY_OF = "images"
+
+
 def get_cfg() -> CN:
     """Detectron2's default config with mic_det's keys."""
     cfg = detectron2_cfg()
     add_mic_config(cfg)
+    add_classification_config(cfg)
     return cfg
 
 
@@ -279,11 +321,17 @@ def check_config(cfg: CN) -> None:
 
     if cfg.MODEL.TASK == "segmentation":
         check_segmentation_config(cfg, require)
-    adapts = cfg.MODEL.SADA.ENABLED or cfg.MODEL.MIC.ENABLED
-    require(
-        not adapts or len(cfg.DATASETS.TARGET) > 0,
-        "MODEL.SADA.ENABLED or MODEL.MIC.ENABLED needs target images: set DATASETS.TARGET.",
-    )
+    classifier = cfg.MODEL.CLASSIFIER
+    for part, enabled in (
+        ("MODEL.SADA.ENABLED", cfg.MODEL.SADA.ENABLED),
+        ("MODEL.MIC.ENABLED", cfg.MODEL.MIC.ENABLED),
+        ("MODEL.CLASSIFIER.ALIGN.METHOD", classifier.ALIGN.METHOD != "none"),
+        ("MODEL.CLASSIFIER.MCC.WEIGHT", classifier.MCC.WEIGHT > 0),
+    ):
+        require(
+            not enabled or len(cfg.DATASETS.TARGET) > 0,
+            f"{part} needs target images: set DATASETS.TARGET.",
+        )
     sada, pooled = cfg.MODEL.SADA, tuple(cfg.MODEL.ROI_HEADS.IN_FEATURES)
     aligned = tuple(sada.IMAGE_LEVELS or cfg.MODEL.RPN.IN_FEATURES)
     require(
@@ -329,6 +377,14 @@ def check_config(cfg: CN) -> None:
     require(factor > 0, f"MODEL.MIC.WATCHDOG.EXPLOSION_FACTOR is above 0, not {factor}")
     share = cfg.DATALOADER.MAX_UNREADABLE
     require(0.0 <= share <= 1.0, f"DATALOADER.MAX_UNREADABLE is a share in [0, 1], not {share}")
+    for key, value in (
+        ("MODEL.CLASSIFIER.SAM_RHO", classifier.SAM_RHO),
+        ("MODEL.CLASSIFIER.MCC.WEIGHT", classifier.MCC.WEIGHT),
+        ("MODEL.CLASSIFIER.ALIGN.WARMUP_ITERS", classifier.ALIGN.WARMUP_ITERS),
+    ):
+        require(value >= 0, f"{key} is at least 0, not {value}")
+    warm = classifier.MCC.TEMPERATURE
+    require(warm > 0, f"MODEL.CLASSIFIER.MCC.TEMPERATURE is above 0, not {warm}")
     alpha = cfg.MODEL.TEACHER.ALPHA
     require(0.0 <= alpha <= 1.0, f"MODEL.TEACHER.ALPHA is in [0, 1], not {alpha}")
     for key, value, allowed in (
@@ -340,6 +396,9 @@ def check_config(cfg: CN) -> None:
         ),
         ("MODEL.MIC.WATCHDOG.ACTION", mic.WATCHDOG.ACTION, ("warn", "stop")),
         ("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, ("float16", "bfloat16")),
+        ("MODEL.CLASSIFIER.ALIGN.METHOD", classifier.ALIGN.METHOD, ("none", "DANN", "CDAN")),
+        ("INPUT.SQUARE.CROP", cfg.INPUT.SQUARE.CROP, ("random", "center", "none")),
+        ("TEST.ACCURACY_OF", cfg.TEST.ACCURACY_OF, ("images", "classes")),
         ("MODEL.WEIGHTS_FROM", cfg.MODEL.WEIGHTS_FROM, TEST_MODELS),
         ("TEST.SERVE", cfg.TEST.SERVE, TEST_MODELS),
         *(("TEST.MODELS", name, TEST_MODELS) for name in cfg.TEST.MODELS),

@@ -9,7 +9,8 @@ meta-architecture builds (``MODEL.META_ARCHITECTURE`` of Detectron2's registry) 
   ``forward(records)``: predictions for a list of input dicts;
 - ``pseudo_label(target)``: labels of complete target images, each with its quality;
 - ``teacher_copy()``: the module that an EMA teacher averages, without what only losses need;
-- optionally ``lr_factor(name)``: what the learning rate of a parameter is multiplied by.
+- optionally ``lr_factor(name)``: what the learning rate of a parameter is multiplied by;
+- optionally ``classifier``, a `Classifier`, for messages about weights of other classes.
 
 Inputs are Detectron2's: lists of dicts with ``image``, (3, H, W) in 0..255.
 """
@@ -19,21 +20,23 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from mic_det.core import MaskedView
+from mic_det.core import MaskedView, SharpnessAscent
 from mic_det.errors import UserError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
     from detectron2.engine import HookBase
 
-    from mic_det.engine.ascent import SharpnessAscent
+    from mic_det.data.inputs import Frame, Input
 
 MODULES = {
+    "classification": "mic_det.classification.task",
     "detection": "mic_det.detection.task",
     "segmentation": "mic_det.segmentation.task",
 }
@@ -42,13 +45,57 @@ Batch = list[dict[str, Any]]
 Metrics = dict[str, float]
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """Where a student tells its classes: a tensor's name, with ``background`` rows for none of
+    them, and the configuration key of their number."""
+
+    tensor: str
+    key: str
+    background: int = 0
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What a user asks of predictions.
+
+    ``folder``: what is written goes there. ``threshold``: least score of a detection. ``pictures``:
+    draw what is found. ``every``: of a video, each so many frames are given.
+    """
+
+    folder: Path
+    threshold: float = 0.5
+    pictures: bool = True
+    every: int = 1
+
+
+class Predictions(ABC):
+    """Takes images one by one, and writes what a model makes of them."""
+
+    @abstractmethod
+    def add(self, source: Input, frame: Frame) -> None:
+        """Predict on an image, or on a frame of a video."""
+
+    def end_input(self) -> None:
+        """The last frame of the current input has been added."""
+        return
+
+    @abstractmethod
+    def write(self) -> str:
+        """Write the results; returns a line that says what and where."""
+
+
 class UnknownTaskError(UserError, ValueError):
     """``MODEL.TASK`` is none of `MODULES`."""
 
 
 def task_of(cfg: CfgNode) -> Task:
     """The task of a configuration; its package, and so its networks, are imported first."""
-    name = cfg.MODEL.TASK
+    return task_named(cfg.MODEL.TASK)
+
+
+def task_named(name: str) -> Task:
+    """The task of this name."""
     if name not in MODULES:
         raise UnknownTaskError(f"MODEL.TASK is one of {', '.join(MODULES)}, not {name!r}")
     return importlib.import_module(MODULES[name]).TASK
@@ -60,13 +107,17 @@ class Task(ABC):
     Attributes:
         headline: the metric that chooses the best checkpoint, e.g. "AP50". That of a class is
             ``<per_class>-<class>``.
+        title: the headline as a reader is told it, e.g. "mAP50".
         columns: overall metrics in tables of results, the headline first.
         per_class: prefix of the metrics by class.
+        files: what `evaluate` leaves for each data set.
     """
 
     headline: str
+    title: str
     columns: tuple[str, ...]
     per_class: str
+    files: tuple[str, ...]
 
     @abstractmethod
     def register(self, cfg: CfgNode) -> None:
@@ -102,6 +153,10 @@ class Task(ABC):
         Predictions are left in ``folder/<data set>``, unless it is None. Called by all processes;
         on those other than the first the metrics may be empty.
         """
+
+    @abstractmethod
+    def predictions(self, cfg: CfgNode, model: nn.Module, options: PredictOptions) -> Predictions:
+        """For ``tools/predict.py``; nothing is written yet."""
 
     def stability(self, cfg: CfgNode) -> Callable[[nn.Module], float] | None:
         """A criterion in [0, 1] that chooses a checkpoint without labels, None if there is none.

@@ -20,11 +20,12 @@ from mic_det.config import load_config
 from mic_det.data.builtin import register_builtin
 from mic_det.data.class_names import class_names
 from mic_det.data.coco import DataError
+from mic_det.data.inputs import UnreadableError, find_inputs
 from mic_det.data.mapper import DomainMapper
+from mic_det.detection.prediction import Predictor
 from mic_det.engine.build import build_student_and_teacher
 from mic_det.engine.checkpoint import AdaptationCheckpointer
-from mic_det.engine.inputs import UnreadableError, find_inputs
-from mic_det.engine.prediction import build_predictor
+from mic_det.engine.prediction import load_model
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = REPOSITORY / "configs/base/streets.yaml"
@@ -120,7 +121,7 @@ def test_coco_results_can_be_evaluated(predict, images, tmp_path, capsys):
 def test_boxes_are_those_of_evaluation(weights, images):
     """The same resizing there and back, on an image that is larger than the network's input."""
     cfg = load_config(CONFIG, LOW)
-    predictor = build_predictor(cfg, str(weights), threshold=0.1)
+    predictor = Predictor.from_config(cfg, load_model(cfg, str(weights)), threshold=0.1)
     path = images / "large.png"
     cv2.imwrite(str(path), cv2.resize(cv2.imread(str(images / "day/x.png")), (600, 300)))
     record = {"file_name": str(path), "height": 300, "width": 600}

@@ -12,8 +12,7 @@ from torch import nn
 
 import mic_det
 from mic_det.config import load_config
-from mic_det.core import EMATeacher
-from mic_det.engine.ascent import SharpnessAscent
+from mic_det.core import EMATeacher, SharpnessAscent
 from mic_det.engine.build import build_optimizer
 from mic_det.engine.schedule import build_lr_scheduler
 from mic_det.engine.trainer import AdaptationTrainer
@@ -21,8 +20,6 @@ from mic_det.tasks import MODULES, Task, UnknownTaskError, task_of
 
 PACKAGE = Path(mic_det.__file__).parent
 STREETS = PACKAGE.parent / "configs" / "streets_mic.yaml"
-# Still detection's alone: predictions on a user's own images.
-EXEMPT = {"prediction.py"}
 
 
 def imported(path: Path) -> set[str]:

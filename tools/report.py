@@ -33,7 +33,7 @@ def main() -> None:
     if arguments.evaluate:
         for run in runs:
             datasets = run.setting("DATASETS.TEST") or ()
-            if not all(run.has_detections(name) for name in datasets):
+            if not all(run.has_predictions(name) for name in datasets):
                 print(f"Evaluating {run.folder}", flush=True)
                 evaluate_again(run)
     write_report(runs, arguments.output, arguments.images)

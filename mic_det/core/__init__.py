@@ -3,6 +3,7 @@
 Nothing here knows a task or Detectron2; take ``PatchMask`` and ``EMATeacher`` into any loop.
 """
 
+from .ascent import SharpnessAscent
 from .augment import StudentAugment
 from .averages import RunningMeans
 from .gradient import scale_gradient, scaled_branches
@@ -17,6 +18,7 @@ __all__ = [
     "MaskedView",
     "PatchMask",
     "RunningMeans",
+    "SharpnessAscent",
     "StudentAugment",
     "confident",
     "objectness_quality",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from mic_det.data.benchmarks import benchmark_entries
 from mic_det.data.catalog import register_domain, unregister_domain
 from mic_det.data.cityscapes import CLASSES as CITYSCAPES_CLASSES
 from mic_det.data.cityscapes import download_remedy
+from mic_det.data.class_folders import register_class_folders
+from mic_det.data.classification_sets import classification_entries
 from mic_det.data.segmentation.builtin import segmentation_entries
 from mic_det.data.segmentation.registration import register_segmentation
 from mic_det.data.streets import STREETS_CLASSES, ensure_streets
@@ -48,15 +50,28 @@ def register_builtin(root: Path | None = None, leave_out: Collection[str] = ()) 
         DataError: if one of the names is taken by other data.
     """
     root = (default_root() if root is None else Path(root)).expanduser().absolute()
-    for entry in builtin_entries(root):
-        name = str(entry["name"])
-        if name in leave_out:
-            continue
-        if name in _registered and _registered[name] != entry:
-            unregister_domain(name)
-        register = register_segmentation if "labels" in entry else register_domain
-        register(**entry)  # type: ignore[operator]
-        _registered[name] = entry
+    for entries, register in (
+        (builtin_entries(root), register_pictures),
+        (classification_entries(root), register_class_folders),
+    ):
+        for entry in entries:
+            _register(entry, register, leave_out)
+
+
+def _register(entry: Entry, register: Callable[..., None], leave_out: Collection[str]) -> None:
+    name = str(entry["name"])
+    if name in leave_out:
+        return
+    if name in _registered and _registered[name] != entry:
+        unregister_domain(name)
+    register(**entry)
+    _registered[name] = entry
+
+
+def register_pictures(**entry: object) -> None:
+    """Register an entry of `builtin_entries`: of label images, or of boxes."""
+    register = register_segmentation if "labels" in entry else register_domain
+    register(**entry)  # type: ignore[operator]
 
 
 def builtin_entries(root: Path) -> Iterator[Entry]:

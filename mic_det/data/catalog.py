@@ -115,6 +115,10 @@ def add_domain(
 ) -> None:
     """Put a domain into Detectron2's catalogs, unless it is there.
 
+    Args:
+        load: from its name to its dicts, Detectron2's way to read it.
+        metadata: of Detectron2, by name.
+
     Raises:
         DataError: if other data have its name.
     """

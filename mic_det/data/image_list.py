@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from mic_det.data.errors import DataError
 from mic_det.data.images import IMAGE_SUFFIXES, list_images
 
 
-def read_image_list(path: Path) -> list[str]:
+def read_image_list(path: Path, *, numbered: bool = False) -> list[str]:
     """The names in a text file with a name on each line; empty lines do not count.
+
+    Args:
+        numbered: a line may end with the number of the image's class, which is left out.
 
     Raises:
         DataError: if the file is missing, unreadable or empty, or names one twice.
@@ -21,11 +25,13 @@ def read_image_list(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error}). Restore it.") from error
     names = [line.strip() for line in lines if line.strip()]
+    if numbered:
+        names = [re.sub(r"\s+\d+$", "", name) for name in names]
     if not names:
         raise DataError(f"{path}: names no image. Write one name on each line.")
     seen: set[str] = set()
     for number, name in enumerate(names, 1):
-        if name.rpartition(" ")[2] in ("1", "0", "-1"):
+        if not numbered and name.rpartition(" ")[2] in ("1", "0", "-1"):
             raise DataError(
                 f"{path}: {name!r}: is a list for one class, with a flag after each name. Name "
                 "the list of all images, such as train.txt."

@@ -13,6 +13,9 @@ A YAML file of domains needs no code::
       images: scenes/images
       labels: scenes/labels       # label images
       label_map: {0: road, 1: car, 255: ignore}
+    my_photos:
+      images: photos              # with a folder for each class, for classification
+      class_folders: true
 """
 
 from __future__ import annotations
@@ -26,11 +29,16 @@ from detectron2.data import DatasetCatalog
 
 from mic_det.data.builtin import builtin_entries, default_root, is_registered, register_builtin
 from mic_det.data.catalog import register_domain
+from mic_det.data.class_folders import register_class_folders
+from mic_det.data.classification_sets import classification_entries
 from mic_det.data.errors import DataError
 from mic_det.data.segmentation.registration import register_segmentation
 
 #: Keys of a domain in a YAML file, as `register_domain` takes them.
-KEYS = ("images", "annotations", "classes", "aliases", "pattern", "one_based", "image_list")
+KEYS = (
+    *("images", "annotations", "classes", "aliases", "pattern", "one_based", "image_list"),
+    "class_folders",
+)
 #: Keys that `register_segmentation` takes besides, and those that it does not.
 LABEL_KEYS = ("labels", "label_map", "label_suffixes", "label_channel")
 BOX_KEYS = ("annotations", "one_based")
@@ -46,7 +54,8 @@ def register_from_config(cfg: CfgNode) -> None:
     """
     if not is_registered():
         root = default_root().expanduser().absolute()
-        taken = {str(entry["name"]) for entry in builtin_entries(root)} & set(DatasetCatalog)
+        entries = (*builtin_entries(root), *classification_entries(root))
+        taken = {str(entry["name"]) for entry in entries} & set(DatasetCatalog)
         register_builtin(root, leave_out=taken)
     for path in cfg.DATASETS.REGISTER:
         register_yaml(path)
@@ -62,7 +71,7 @@ def register_yaml(path: str | Path) -> list[str]:
         DataError: if the file is missing or malformed, has an unknown key, or a name is taken.
     """
     path = Path(path).expanduser().absolute()
-    entries = {name: _checked(path, name, entry) for name, entry in _read(path).items()}
+    entries = {name: dict(_checked(path, name, entry)) for name, entry in _read(path).items()}
     for name, entry in entries.items():
         places = {
             key: path.parent / Path(entry[key]).expanduser()
@@ -71,10 +80,25 @@ def register_yaml(path: str | Path) -> list[str]:
         }
         register = register_segmentation if set(LABEL_KEYS) & set(entry) else register_domain
         try:
+            if entry.pop("class_folders", False):
+                _register_class_folders(name, entry, places, path)
+                continue
             register(name, **(entry | places), remedy=f"Check the paths in {path}.")
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
     return list(entries)
+
+
+def _register_class_folders(name: str, entry: dict, places: dict, path: Path) -> None:
+    for key in ("annotations", "pattern", "one_based"):
+        if key in entry:
+            raise DataError(
+                f"{name}: {key}: has no meaning with class_folders, where the folder of an image "
+                "is its class. Take one of the two out."
+            )
+    told = {key: entry[key] for key in ("classes", "aliases") if key in entry}
+    told |= {key: place for key, place in places.items() if place is not None}
+    register_class_folders(name, **told, remedy=f"Check the paths in {path}.")
 
 
 _MERGE = "tag:yaml.org,2002:merge"
@@ -141,6 +165,7 @@ def _checked(path: Path, name: object, entry: object) -> dict:
         ("image_list", str, "path"),
         ("pattern", str, "text such as '*.png'"),
         ("one_based", bool, "true or false"),
+        ("class_folders", bool, "true or false"),
     ):
         if key in entry and not isinstance(entry[key], kind):
             raise DataError(f"{where}: {key}: {entry[key]!r} is no {what}. Correct it.")

@@ -14,6 +14,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from mic_det.core import RunningMeans, confident
+from mic_det.tasks import Classifier
 
 from .batch import FeatureBatch, extract_features, propose, run_rpn
 from .divergence import nan_loss_on_divergence
@@ -48,6 +49,10 @@ class AdaptiveRCNN(GeneralizedRCNN):
         **rcnn: see `GeneralizedRCNN`; with ``domain_heads`` or ``masked_loss`` the proposal
             generator must be an `RPN` and the ROI heads `StandardROIHeads`.
     """
+
+    classifier = Classifier(
+        "roi_heads.box_predictor.cls_score.weight", "MODEL.ROI_HEADS.NUM_CLASSES", background=1
+    )
 
     @configurable
     def __init__(

@@ -17,12 +17,13 @@ from mic_det.data.catalog import missing_data_message, unlabelled_dicts
 from mic_det.data.loader import domain_batches
 from mic_det.data.mapper import DomainMapper
 from mic_det.data.register import register_from_config
-from mic_det.tasks import Batch, Metrics, Task
+from mic_det.tasks import Batch, Metrics, Predictions, PredictOptions, Task
 
 from .checks import check_classes
-from .evaluation import evaluate_model
+from .evaluation import DETECTIONS, TEST_SET, evaluate_model
 from .label_free import masking_stability
 from .pictures import picture_hooks
+from .prediction import DetectionPredictions
 from .watchdog import PseudoLabelWatchdog
 
 
@@ -30,8 +31,10 @@ class DetectionTask(Task):
     """Boxes, by a Faster R-CNN."""
 
     headline = "AP50"
+    title = "mAP50"
     columns = ("AP50", "AP")
     per_class = "AP50"
+    files = (DETECTIONS, TEST_SET)
 
     def register(self, cfg: CfgNode) -> None:
         register_from_config(cfg)
@@ -50,6 +53,9 @@ class DetectionTask(Task):
 
     def evaluate(self, cfg: CfgNode, model: nn.Module, folder: Path | None) -> dict[str, Metrics]:
         return evaluate_model(cfg, model, folder)
+
+    def predictions(self, cfg: CfgNode, model: nn.Module, options: PredictOptions) -> Predictions:
+        return DetectionPredictions(cfg, model, options)
 
     def stability(self, cfg: CfgNode) -> Callable[[nn.Module], float] | None:
         """`masking_stability` on ``TEST.LABEL_FREE_IMAGES`` images of the target."""

@@ -189,11 +189,11 @@ class AdaptationCheckpointer(DetectionCheckpointer):
         if not any(found.values()):
             return
         table = key_report(**{kind.replace("-", "_"): keys for kind, keys in found.items()})
-        counts = class_counts(incompatible.incorrect_shapes)
+        counts = class_counts(incompatible.incorrect_shapes, self.model)
         if counts is not None:
             table += (
-                f"\nThe file's classifier has {counts[0]} classes, the model has {counts[1]} "
-                "(MODEL.ROI_HEADS.NUM_CLASSES)."
+                f"\nThe file's classifier has {counts.in_file} classes, the model has "
+                f"{counts.in_model} ({counts.key})."
             )
         if any(found[kind] for kind in self._refused):
             raise CheckpointError(f"the file's tensors are not the model's:\n{table}")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tabulate import tabulate
+from torch import nn
+
+from mic_det.tasks import Classifier
 
 ROWS = 12
 MEANING = {
@@ -37,14 +41,27 @@ def key_report(
     return table + (f"\n… and {len(rows) - ROWS} more rows" if len(rows) > ROWS else "")
 
 
-def class_counts(mis_shaped: Shapes) -> tuple[int, int] | None:
-    """Numbers of classes in the file and in the model, if their box classifiers differ in it.
+@dataclass(frozen=True)
+class ClassCounts:
+    """Numbers of classes of a file and of a model, and the config key of the model's."""
 
-    A classifier's last row is the background.
+    in_file: int
+    in_model: int
+    key: str
+
+
+def class_counts(mis_shaped: Shapes, model: nn.Module) -> ClassCounts | None:
+    """How many classes file and model have, if the model's classifier differs in it.
+
+    Which tensor that is, the model says itself (`mic_det.tasks.Classifier`).
     """
+    classifier = getattr(model, "classifier", None)
+    if not isinstance(classifier, Classifier):
+        return None
     for name, in_file, in_model in mis_shaped:
-        if name.endswith("cls_score.weight") and in_file and in_file[0] != in_model[0]:
-            return in_file[0] - 1, in_model[0] - 1
+        if name == classifier.tensor and in_file and in_file[0] != in_model[0]:
+            rows = (in_file[0] - classifier.background, in_model[0] - classifier.background)
+            return ClassCounts(*rows, classifier.key)
     return None
 
 

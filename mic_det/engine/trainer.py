@@ -15,9 +15,8 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 
-from mic_det.core import EMATeacher
+from mic_det.core import EMATeacher, SharpnessAscent
 
-from .ascent import SharpnessAscent
 from .health import StepGuard, file_names
 
 

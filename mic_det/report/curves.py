@@ -70,15 +70,17 @@ def _line(run: RunRecord, name: str, smooth: bool = True) -> Line:
 
 
 def learning_cards(runs: Sequence[RunRecord]) -> list[str]:
-    """AP50 during training where it was measured more than once, and the total loss."""
+    """The headline metric where it was measured more than once, and the total loss."""
     cards = []
     names = {name for run in runs for name in run.scalars()}
-    for name in sorted(name for name in names if re.fullmatch(r"(student|teacher)/.+/AP50", name)):
+    headline = runs[0].task.headline
+    measured = re.compile(rf"(student|teacher)/.+/{re.escape(headline)}")
+    for name in sorted(filter(measured.fullmatch, names)):
         lines = [_line(run, name, smooth=False) for run in runs]
         if any(len(line.points) > 1 for line in lines):
             which, dataset, _ = name.split("/", 2)
             svg = chart(lines, "iteration", (0, None))
-            cards.append(card(f"AP50 of the {which}, {dataset}", svg))
+            cards.append(card(f"{headline} of the {which}, {dataset}", svg))
     return [*cards, *_loss_cards(runs, {"total_loss": "Total loss"})]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from importlib.resources import files
@@ -11,62 +11,21 @@ from pathlib import Path
 from statistics import mean
 
 from mic_det import __version__
-from mic_det.data.coco import DataError, write_text_atomically
+from mic_det.data.files import write_text_atomically
 
-from . import curves, examples, tables
-from .matching import IOU, Matches, TestSet, confusion_matrix, read_matches, read_test_set
+from . import curves, tables
+from .html import grid, problem_list
 from .runs import RunRecord, first_of_groups
 from .svg import style_class
 
-METHOD_NOTE = (
-    "AP50 in percent: average precision at IoU 0.5, as COCO's tool computes it. The model that is "
-    "served (TEST.SERVE) comes first, the other of student and teacher in grey below. Bold: best "
-    "without the oracle, which is trained on the target's labels."
-)
+# What a page shows of predictions, by MODEL.TASK: modules with ``NOTE``, on the table of results,
+# and ``sections(runs, dataset, images)``, (title, HTML) each.
+SECTIONS = {
+    "detection": "mic_det.report.detection",
+}
 CURVES_NOTE = (
     "By iteration of the run itself: one that starts from another's checkpoint counts from 0 again."
 )
-EXAMPLES_NOTE = (
-    "Spread evenly over the test images, not picked. A detection is right when it meets a label of "
-    "its class at IoU 0.5 that no surer one has taken."
-)
-PRECISION_NOTE = "Precision in percent over recall, at IoU 0.5; the numbers are AP50."
-CONFUSION_NOTE = (
-    "Rows are labels, columns what they were found as; detections of nothing are in the row "
-    "“background”. Shading: share of the row. Detections first go to labels of their own class; "
-    f"the rest, surest first, to the free label they overlap most (IoU ≥ {IOU:g}). "
-    f"Score ≥ {examples.THRESHOLD:g}."
-)
-
-
-@dataclass
-class Compared:
-    """What is known of one test set: its labels, if at hand, and detections of some runs."""
-
-    name: str
-    test_set: TestSet | None
-    found: list[tuple[RunRecord, Matches]]
-    problems: list[str]
-
-
-def compare(runs: Sequence[RunRecord], dataset: str) -> Compared:
-    """Read the saved detections on a test set, of one run of each group of seeds."""
-    compared = Compared(dataset, None, [], [])
-    for run in first_of_groups(run for run in runs if run.metrics(dataset)):
-        if not run.has_detections(dataset):
-            compared.problems.append(
-                f"{run.label} ({run.folder}): no saved detections of its {run.served}. They are "
-                "written by evaluation; tools/report.py --evaluate does it now."
-            )
-            continue
-        folder = run.inference_folder(dataset)
-        try:
-            if compared.test_set is None:
-                compared.test_set = read_test_set(folder)
-            compared.found.append((run, read_matches(folder, compared.test_set)))
-        except DataError as error:
-            compared.problems.append(f"{run.label}: {error}")
-    return compared
 
 
 def write_report(runs: Sequence[RunRecord], path: Path, images: int = 8) -> None:
@@ -78,25 +37,26 @@ def render(runs: Sequence[RunRecord], images: int = 8) -> str:
     """The page as text."""
     datasets = list(dict.fromkeys(name for run in runs for name in run.datasets))
     several = len(datasets) > 1
+    kind = importlib.import_module(SECTIONS[runs[0].task_name])
     sections: list[tuple[str, str]] = []
     for dataset in datasets:
         suffix = f" on {dataset}" if several else ""
-        sections.append((f"Results{suffix}", _results(runs, dataset)))
+        sections.append((f"Results{suffix}", _results(runs, dataset, kind.NOTE)))
     for dataset in datasets:
         suffix = f" on {dataset}" if several else ""
-        sections += [(f"{t}{suffix}", html) for t, html in _detections(runs, dataset, images)]
+        sections += [(f"{t}{suffix}", html) for t, html in kind.sections(runs, dataset, images)]
     health = curves.health_cards(runs)
     if health:
-        sections.append(("Health of the adaptation", _grid(health, CURVES_NOTE)))
+        sections.append(("Health of the adaptation", grid(health, CURVES_NOTE)))
     sections.append(("Learning curves", _learning(runs)))
     sections.append(("Settings and versions", _settings(runs)))
     return _page(runs, datasets, sections)
 
 
-def _results(runs: Sequence[RunRecord], dataset: str) -> str:
+def _results(runs: Sequence[RunRecord], dataset: str, note: str) -> str:
     bars = []
     for group in tables.by_group(runs):
-        values = tables.scores(group, dataset, "AP50")
+        values = tables.scores(group, dataset, group[0].task.headline)
         if values:
             first = group[0]
             style = style_class(first.style)
@@ -106,36 +66,7 @@ def _results(runs: Sequence[RunRecord], dataset: str) -> str:
                 f"<strong>{tables.text_of(values)}</strong></div>"
             )
     table = tables.results_table(runs, dataset)
-    return f'<div class="bars">{"".join(bars)}</div><p class="note">{METHOD_NOTE}</p>{table}'
-
-
-def _detections(runs: Sequence[RunRecord], dataset: str, images: int) -> list[tuple[str, str]]:
-    compared = compare(runs, dataset)
-    problems = _problems(compared.problems)
-    if not compared.found or compared.test_set is None:
-        return [("Detections", problems)]
-    test_set = compared.test_set
-    cards = curves.precision_cards(test_set.classes, compared.found)
-    rows = examples.example_rows(test_set, compared.found, images)
-    shown = _slider() + "".join(rows)
-    if not rows:
-        shown = _problems([f"The images of {dataset} are not at {test_set.images} any more."])
-    confusions = [
-        f'<figure class="card wide"><figcaption>{tables.key(run)}{escape(run.label)}</figcaption>'
-        + tables.confusion_table(
-            confusion_matrix(matches, len(test_set.classes), examples.THRESHOLD), test_set.classes
-        )
-        + "</figure>"
-        for run, matches in compared.found
-    ]
-    return [
-        ("Detections side by side", f'{problems}<p class="note">{EXAMPLES_NOTE}</p>{shown}'),
-        ("Precision and recall", _grid(cards, PRECISION_NOTE)),
-        (
-            "Confusions",
-            f'<p class="note">{CONFUSION_NOTE}</p><div class="pairs">{"".join(confusions)}</div>',
-        ),
-    ]
+    return f'<div class="bars">{"".join(bars)}</div><p class="note">{note}</p>{table}'
 
 
 def _learning(runs: Sequence[RunRecord]) -> str:
@@ -143,54 +74,33 @@ def _learning(runs: Sequence[RunRecord]) -> str:
     losses = curves.loss_cards(runs)
     folded = f'<div class="cards">{"".join(losses)}</div>'
     folded = f"<details><summary>Each of the {len(losses)} losses</summary>{folded}</details>"
-    return _grid(curves.learning_cards(runs), CURVES_NOTE) + (folded if losses else "")
-
-
-def _slider() -> str:
-    return (
-        '<div class="controls"><label>Score at least <output>0.50</output>'
-        f'<input type="range" min="{examples.LEAST_SCORE}" max="0.95" step="0.05" '
-        f'value="{examples.THRESHOLD}"></label>'
-        '<label><input type="checkbox" checked> names</label>'
-        '<span class="marks"><i class="mark right"></i>right <i class="mark false"></i>false '
-        '<i class="mark missed"></i>missed <i class="mark truth"></i>label</span></div>'
-    )
+    return grid(curves.learning_cards(runs), CURVES_NOTE) + (folded if losses else "")
 
 
 def _settings(runs: Sequence[RunRecord]) -> str:
     problems = [f"{run.folder}: {problem}" for run in runs for problem in run.problems]
     details = "".join(map(tables.full_settings, first_of_groups(runs)))
     note = '<p class="note">Tinted rows differ between the runs.</p>' if len(runs) > 1 else ""
-    return _problems(problems) + note + tables.settings_table(runs) + details
-
-
-def _grid(cards: Sequence[str], note: str) -> str:
-    if not cards:
-        return _problems(["None of these runs has curves."])
-    return f'<p class="note">{escape(note)}</p><div class="cards">{"".join(cards)}</div>'
-
-
-def _problems(problems: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(each)}</li>" for each in problems)
-    return f'<ul class="problems">{items}</ul>' if items else ""
+    return problem_list(problems) + note + tables.settings_table(runs) + details
 
 
 def headline(runs: Sequence[RunRecord], dataset: str) -> str:
     """The result in a sentence, as far as there are a baseline, a method and a bound."""
     found = {}
     for group in tables.by_group(runs):
-        values = tables.scores(group, dataset, "AP50")
+        values = tables.scores(group, dataset, group[0].task.headline)
         if values:
             found.setdefault(group[0].method, []).append((mean(values), group[0].label))
     if not found:
         return "Nothing was measured."
+    title = runs[0].task.title
     rows = [(method, *pair) for method, pairs in found.items() for pair in pairs]
     adapted = [row for row in rows if row[0] not in ("source-only", "oracle")]
     if not adapted:
         scores = ", ".join(f"{label} {score:.1f}" for _, score, label in rows)
-        return f"mAP50 on {dataset}: {scores}."
+        return f"{title} on {dataset}: {scores}."
     _, best, label = max(adapted, key=lambda row: row[1])
-    parts = [f"{label} reaches {best:.1f} mAP50 on {dataset}"]
+    parts = [f"{label} reaches {best:.1f} {title} on {dataset}"]
     if "source-only" in found:
         lowest = max(found["source-only"])[0]
         parts.append(f"{best - lowest:+.1f} against source-only ({lowest:.1f})")

@@ -7,9 +7,9 @@ import json
 from mic_det.config import ConfigError, load_config
 from mic_det.data.coco import DataError
 from mic_det.data.files import write_atomically
-from mic_det.detection.evaluation import evaluate_model
 from mic_det.engine import load_for_evaluation
 from mic_det.engine.evaluation import inference_folder
+from mic_det.tasks import task_of
 
 from .runs import RunRecord
 
@@ -30,7 +30,9 @@ def evaluate_again(run: RunRecord) -> None:
         cfg = load_config(run.folder / "config.yaml", overrides)
         student, teacher = load_for_evaluation(cfg)
         model = student if cfg.TEST.SERVE == "student" else teacher.model
-        found = evaluate_model(cfg, model, inference_folder(run.folder, cfg.TEST.SERVE))
+        task = task_of(cfg)
+        task.check(cfg, training=False)
+        found = task.evaluate(cfg, model, inference_folder(run.folder, cfg.TEST.SERVE))
     except (ConfigError, DataError) as error:
         run.problems.append(f"could not be evaluated again: {error}")
         return

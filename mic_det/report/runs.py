@@ -13,13 +13,12 @@ from typing import Any
 import yaml
 
 from mic_det.data.coco import DataError
-from mic_det.detection.evaluation import DETECTIONS, TEST_SET
 from mic_det.engine.evaluation import inference_folder
 from mic_det.engine.report import result_rows
+from mic_det.tasks import MODULES, Task, task_named
 
-# In the order in which methods are compared.
-METHODS = ("source-only", "SADA", "mean teacher", "SADA + mean teacher", "MIC", "SADA + MIC")
-METHODS += ("oracle",)
+# What a method may be made of besides MIC, and the key that switches it on.
+ALIGNMENTS = (("SADA", "MODEL.SADA.ENABLED"),)
 # What differs between runs that are repeated with another seed.
 OF_A_SEED = ("SEED", "OUTPUT_DIR", "MODEL.WEIGHTS")
 # Rows of Detectron2's table of the environment that are worth a reader's time.
@@ -67,6 +66,15 @@ class RunRecord:
         return node
 
     @property
+    def task_name(self) -> str:
+        """``MODEL.TASK``; runs from before there were several are of detection."""
+        return self.setting("MODEL.TASK", "detection")
+
+    @property
+    def task(self) -> Task:
+        return task_named(self.task_name)
+
+    @property
     def served(self) -> str:
         """The model that counts: "student" or "teacher"."""
         served = self.setting("TEST.SERVE", "student")
@@ -87,8 +95,8 @@ class RunRecord:
 
     @property
     def method(self) -> str:
-        """One of `METHODS`, from the settings."""
-        parts = ["SADA"] if self.setting("MODEL.SADA.ENABLED") else []
+        """From the settings: parts of `ALIGNMENTS` and MIC, or source-only or oracle."""
+        parts = [name for name, key in ALIGNMENTS if self.setting(key)]
         if self.setting("MODEL.MIC.ENABLED"):
             parts.append("MIC" if self.setting("MODEL.MIC.RATIO", 0.5) else "mean teacher")
         if parts:
@@ -100,7 +108,7 @@ class RunRecord:
         """What was measured of a model (the served one) on a test set."""
         found = self.results.get(which or self.served)
         found = found.get(dataset) if isinstance(found, dict) else None
-        return found if isinstance(found, dict) and "AP50" in found else None
+        return found if isinstance(found, dict) and self.task.headline in found else None
 
     @property
     def datasets(self) -> list[str]:
@@ -121,12 +129,12 @@ class RunRecord:
         return sorted({name for row in self.rows for name in row} - {"iteration"})
 
     def inference_folder(self, dataset: str) -> Path:
-        """Where the served model's detections on a test set are, or would be."""
+        """Where the served model's predictions on a test set are, or would be."""
         return inference_folder(self.folder, self.served) / dataset
 
-    def has_detections(self, dataset: str) -> bool:
+    def has_predictions(self, dataset: str) -> bool:
         folder = self.inference_folder(dataset)
-        return (folder / DETECTIONS).is_file() and (folder / TEST_SET).is_file()
+        return all((folder / name).is_file() for name in self.task.files)
 
 
 def find_runs(paths: Sequence[Path]) -> list[RunRecord]:
@@ -145,9 +153,29 @@ def find_runs(paths: Sequence[Path]) -> list[RunRecord]:
                 "Give the OUTPUT_DIR of a training, or a folder of such."
             )
         folders |= dict.fromkeys(each.resolve() for each in found)
-    runs = sorted(map(read_run, folders), key=lambda run: (METHODS.index(run.method), run.name))
+    runs = sorted(map(read_run, folders), key=lambda run: (_rank(run.method), run.name))
+    _check_task(runs)
     _label(runs)
     return runs
+
+
+def _rank(method: str) -> tuple[int, bool, int]:
+    """Source-only, then methods of few parts before those of many, MIC last, oracle."""
+    ends = {"source-only": 0, "oracle": 2}
+    return ends.get(method, 1), "MIC" in method, method.count("+")
+
+
+def _check_task(runs: Sequence[RunRecord]) -> None:
+    names = {run.task_name: run.folder for run in runs}
+    unknown = [name for name in names if name not in MODULES]
+    if unknown:
+        raise DataError(
+            f"{names[unknown[0]]}: its MODEL.TASK is {unknown[0]!r}, which this version lacks. It "
+            f"knows {', '.join(MODULES)}."
+        )
+    if len(names) > 1:
+        told = "; ".join(f"{name}: {folder}" for name, folder in names.items())
+        raise DataError(f"These runs are of several tasks ({told}). Report on one task at a time.")
 
 
 def _is_run(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The page's tables: AP50 by class, confusions, settings."""
+"""The page's tables: results by class, confusions, settings."""
 
 from __future__ import annotations
 
@@ -50,16 +50,20 @@ def by_group(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
 
 
 def classes_of(runs: Sequence[RunRecord], dataset: str) -> list[str]:
-    """Names of the classes that AP50 was measured of."""
+    """Names of the classes that were measured by themselves."""
+    prefix = f"{runs[0].task.per_class}-"
     found = [metrics for run in runs if (metrics := run.metrics(dataset))]
-    names = dict.fromkeys(name for each in found for name in each if name.startswith("AP50-"))
-    return [name.removeprefix("AP50-") for name in names]
+    names = dict.fromkeys(name for each in found for name in each if name.startswith(prefix))
+    return [name.removeprefix(prefix) for name in names]
 
 
 def results_table(runs: Sequence[RunRecord], dataset: str) -> str:
     """A row for each method (mean over seeds) and model, the served one first."""
     groups = [g for g in by_group(runs) if any(run.metrics(dataset) for run in g)]
-    columns = ["AP50", *(f"AP50-{name}" for name in classes_of(runs, dataset)), "AP"]
+    headline, *others = runs[0].task.columns
+    prefix = f"{runs[0].task.per_class}-"
+    classes = [f"{prefix}{name}" for name in classes_of(runs, dataset)]
+    columns = [headline, *classes, *others]
     best = {}
     for column in columns:
         values = [
@@ -68,7 +72,7 @@ def results_table(runs: Sequence[RunRecord], dataset: str) -> str:
             if g[0].method != "oracle" and (found := scores(g, dataset, column))
         ]
         best[column] = max(values) if len(values) > 1 else math.inf
-    heads = "".join(f"<th>{escape(c.removeprefix('AP50-'))}</th>" for c in columns)
+    heads = "".join(f"<th>{escape(c.removeprefix(prefix))}</th>" for c in columns)
     rows = []
     for group in groups:
         first = group[0]
@@ -80,9 +84,8 @@ def results_table(runs: Sequence[RunRecord], dataset: str) -> str:
                 values = scores(group, dataset, column, which)
                 rival = served and first.method != "oracle"
                 top = rival and values and mean(values) >= best[column]
-                shade = (
-                    f' style="--v:{mean(values) / 100:.3f}"' if values and column != "AP" else ""
-                )
+                shaded = values and column not in others
+                shade = f' style="--v:{mean(values) / 100:.3f}"' if shaded else ""
                 kind = ' class="best"' if top else ""
                 cells.append(f"<td{kind}{shade}>{text_of(values)}</td>")
             name = f"{key(first)}{escape(first.label)}" if served else ""
@@ -98,11 +101,15 @@ def scrolling(inner: str, kind: str = "") -> str:
     return f'<div class="scroll" tabindex="0"><table class="{kind}">{inner}</table></div>'
 
 
-def confusion_table(matrix: np.ndarray, classes: Sequence[str]) -> str:
-    """Counts, each row shaded by its share; see `matching.confusion_matrix`."""
-    heads = "".join(f"<th><span>{escape(name)}</span></th>" for name in (*classes, "missed"))
+def confusion_table(matrix: np.ndarray, classes: Sequence[str], *, background: bool = True) -> str:
+    """Counts, each row shaded by its share; see `matching.confusion_matrix`.
+
+    ``background``: whether a last row and column are there for nothing, and what was missed.
+    """
+    extra = (("background",), ("missed",)) if background else ((), ())
+    heads = "".join(f"<th><span>{escape(name)}</span></th>" for name in (*classes, *extra[1]))
     rows = []
-    for k, name in enumerate((*classes, "background")):
+    for k, name in enumerate((*classes, *extra[0])):
         total = matrix[k].sum()
         cells = []
         for j, count in enumerate(matrix[k]):

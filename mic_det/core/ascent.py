@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator
 
 import torch
-from detectron2.utils import comm
 from torch import Tensor, nn
 
 
@@ -57,7 +56,7 @@ class SharpnessAscent:
 
     def _step(self, grads: list[Tensor]) -> list[Tensor]:
         """rho * g / ||g||, of the mean of all processes' gradients: they climb together."""
-        if comm.get_world_size() > 1:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
             for grad in grads:
                 torch.distributed.all_reduce(grad)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)).float())

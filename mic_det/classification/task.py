@@ -1,0 +1,120 @@
+"""Image classification, as the engine sees it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from torch import nn
+
+from mic_det.config import ConfigError
+from mic_det.core import PatchMask, SharpnessAscent
+from mic_det.data.catalog import missing_data_message, require_domain, unlabelled_dicts
+from mic_det.data.class_folders import class_names_of, labelled_images
+from mic_det.data.loader import SOURCE_STREAM, TARGET_STREAM, SampleStream, paired_batches
+from mic_det.data.register import register_from_config
+from mic_det.tasks import Batch, Metrics, Predictions, PredictOptions, Task
+
+from .evaluation import PREDICTIONS, TEST_SET, evaluate_model
+from .label_free import masking_stability
+from .mapper import SquareMapper
+from .meta_arch import TASK_LOSSES
+from .prediction import ClassPredictions
+
+logger = logging.getLogger(__name__)
+
+
+class ClassificationTask(Task):
+    """One class an image."""
+
+    headline = "accuracy"
+    title = "accuracy"
+    columns = ("accuracy", "image_accuracy", "class_accuracy")
+    per_class = "accuracy"
+    files = (PREDICTIONS, TEST_SET)
+
+    def register(self, cfg: CfgNode) -> None:
+        register_from_config(cfg)
+
+    def missing_data_message(self, cfg: CfgNode, training: bool) -> str | None:
+        register_from_config(cfg)
+        data = cfg.DATASETS
+        names = (*data.TRAIN, *data.TARGET, *data.TEST) if training else data.TEST
+        return missing_data_message((), names)
+
+    def check(self, cfg: CfgNode, *, training: bool = True) -> list[str]:
+        register_from_config(cfg)
+        sources, tests = tuple(cfg.DATASETS.TRAIN), tuple(cfg.DATASETS.TEST)
+        for name in (*sources, *cfg.DATASETS.TARGET) if training else ():
+            require_domain(name, labelled=False)
+        classes = _classes(cfg, training)
+        if not classes:
+            return []
+        expected = cfg.MODEL.CLASSIFIER.NUM_CLASSES
+        if len(classes) != expected:
+            shown = ", ".join(classes[:12]) + (", …" if len(classes) > 12 else "")
+            raise ConfigError(
+                f"{(sources or tests)[0]} has {len(classes)} classes ({shown}), but "
+                f"MODEL.CLASSIFIER.NUM_CLASSES is {expected}. Set it to {len(classes)}, or restore "
+                "the folders of classes."
+            )
+        for name in (*sources, *tests) if training else tests:
+            labelled_images(name, classes)
+        return classes
+
+    def batches(self, cfg: CfgNode, seed: int, start: int) -> Iterator[tuple[Batch, Batch | None]]:
+        classes = _classes(cfg, training=True)
+        mapper = SquareMapper.from_config(cfg, is_train=True)
+        labelled = [each for name in cfg.DATASETS.TRAIN for each in labelled_images(name, classes)]
+        source = SampleStream(labelled, mapper, seed, SOURCE_STREAM)
+        target = None
+        if uses_target(cfg):
+            unlabelled = [each for name in cfg.DATASETS.TARGET for each in unlabelled_dicts(name)]
+            target = SampleStream(unlabelled, mapper, seed, TARGET_STREAM)
+        return paired_batches(cfg, source, target, start)
+
+    def evaluate(self, cfg: CfgNode, model: nn.Module, folder: Path | None) -> dict[str, Metrics]:
+        return evaluate_model(cfg, model, _classes(cfg, training=False), folder)
+
+    def predictions(self, cfg: CfgNode, model: nn.Module, options: PredictOptions) -> Predictions:
+        return ClassPredictions(cfg, model, options)
+
+    def stability(self, cfg: CfgNode) -> Callable[[nn.Module], float] | None:
+        """`masking_stability` on ``TEST.LABEL_FREE_IMAGES`` images of the target."""
+        if not cfg.TEST.LABEL_FREE_IMAGES or not cfg.DATASETS.TARGET:
+            return None
+        records = [each for name in cfg.DATASETS.TARGET for each in unlabelled_dicts(name)]
+        step = math.ceil(len(records) / cfg.TEST.LABEL_FREE_IMAGES)
+        mapper = SquareMapper.from_config(cfg, is_train=False)
+        batch = [mapper(record) for record in records[::step]]
+        ratio, mean = cfg.TEST.LABEL_FREE_RATIO, list(cfg.MODEL.PIXEL_MEAN)
+        mask = PatchMask(cfg.MODEL.MIC.BLOCK_SIZE, ratio, mean)
+        return partial(masking_stability, batch=batch, mask=mask)
+
+    def ascent(self, cfg: CfgNode) -> SharpnessAscent | None:
+        rho = cfg.MODEL.CLASSIFIER.SAM_RHO
+        return SharpnessAscent(rho, TASK_LOSSES) if rho else None
+
+
+def uses_target(cfg: CfgNode) -> bool:
+    """Whether a part of the method looks at target images."""
+    settings = cfg.MODEL.CLASSIFIER
+    return cfg.MODEL.MIC.ENABLED or settings.ALIGN.METHOD != "none" or settings.MCC.WEIGHT > 0
+
+
+def _classes(cfg: CfgNode, training: bool) -> list[str]:
+    """Those of the first source; for evaluation alone, where it is not here, of the first test."""
+    sources, tests = tuple(cfg.DATASETS.TRAIN), tuple(cfg.DATASETS.TEST)
+    if sources and (training or not missing_data_message((), [sources[0]])):
+        return class_names_of(sources[0])
+    if not tests:
+        return []
+    logger.warning("No source data here: the model's classes are taken to be %s's.", tests[0])
+    return class_names_of(tests[0])
+
+
+TASK = ClassificationTask()
