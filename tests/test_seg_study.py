@@ -49,13 +49,15 @@ def test_config(path):
         assert f"output/seg/{setting}_adversarial/model_final.pth" == cfg.MODEL.WEIGHTS
     else:
         assert 0 < cfg.MODEL.SEG.DIGA.WARMUP_ITERS < cfg.SOLVER.MAX_ITER
-        assert cfg.MODEL.WEIGHTS == "" or "detectron2://" in cfg.MODEL.WEIGHTS
+        burn_in = f"output/seg/{setting}_burn_in/model_final.pth"
+        small = setting in ("streets", "day2dusk")
+        assert (burn_in if small else "") == cfg.MODEL.WEIGHTS
 
 
 def test_runs(study, tmp_path):
     runs = study.build_runs("streets", list(study.ROWS), [4, 7], 600, tmp_path)
     names = [run.name for run in runs]
-    assert len(names) == len(set(names)) == 2 * (1 + 6 * 2 + 2)
+    assert len(names) == len(set(names)) == 2 * (2 + 6 * 2 + 2)
     by_name = {run.name: run for run in runs}
     spcl = by_name["spcl+mic_7"]
     assert spcl.needs == tmp_path / "warmup_7/model_final.pth"
@@ -66,8 +68,22 @@ def test_runs(study, tmp_path):
     assert by_name["warmup_7"].max_iter + spcl.max_iter == 600
     assert by_name["diga_warmup_4"].cfg.MODEL.SEG.DIGA.WARMUP_ITERS == 600
     assert by_name["diga+mic_4"].cfg.MODEL.SEG.DIGA.WARMUP_ITERS == 300
-    others = [run for run in runs if run.name.split("_")[0].split("+")[0] not in ("spcl", "warmup")]
+    assert by_name["burn_in_7"].needs is None
+    starts = {
+        run.name: run.needs
+        for run in runs
+        if not run.name.startswith(("burn_in", "spcl", "oracle"))
+    }
+    assert {str(each.relative_to(tmp_path)) for name, each in starts.items() if "_7" in name} == {
+        "burn_in_7/model_final.pth"
+    }
+    others = [
+        run for run in runs if not run.name.startswith(("spcl", "warmup", "burn_in", "oracle"))
+    ]
     assert {run.max_iter for run in others} == {600}
+    oracle = by_name["oracle_4"]
+    assert oracle.needs is None
+    assert oracle.max_iter == by_name["burn_in_4"].max_iter + 600
 
 
 @pytest.mark.parametrize("total", [8, 9, 601])

@@ -3,9 +3,10 @@
 
     python tools/study_hosts.py --setting day2dusk --seeds 1 2 3
 
-All rows have the same number of iterations in all: SPCL's are half adversarial warm-up, DiGA's half
-distillation. Each run is a process of its own; an interrupted study goes on where it was when it is
-called again. On a GPU: MODEL.DEVICE cuda after --.
+All rows of a seed start from that seed's burn-in, if the setting has one, and have the same number
+of iterations from there: SPCL's are half adversarial warm-up, DiGA's half distillation. The oracle
+has those of the burn-in as well, from random weights. Each run is a process of its own; an
+interrupted study goes on where it was when it is called again. On a GPU: MODEL.DEVICE cuda after --.
 """
 
 from __future__ import annotations
@@ -78,27 +79,40 @@ def build_runs(
     output: Path,
     overrides: Sequence[str] = (),
 ) -> list[Run]:
-    """Runs named ``<row>[+mic]_<seed>``, and SPCL's warm-up of each seed, ``warmup_<seed>``."""
+    """Runs named ``<row>[+mic]_<seed>``, and what they start from, ``burn_in_<seed>`` and SPCL's
+    ``warmup_<seed>``."""
     runs = []
     for seed in seeds:
         common = ["SEED", str(seed), *overrides]
-        warm = output / f"warmup_{seed}" / "model_final.pth"
+        start = ["DATASETS.TEST", "()", *common]
+        burn_in, before = CONFIGS / f"{setting}_burn_in.yaml", 0
+        if burn_in.is_file():
+            runs.append(Run(f"burn_in_{seed}", burn_in, output / f"burn_in_{seed}", start))
+            before = runs[-1].max_iter
         if "spcl" in rows:
-            settings = [*split_iterations("warmup", total), *common]
+            settings = [*split_iterations("warmup", total), *start]
             path = CONFIGS / f"{setting}_adversarial.yaml"
-            settings += ["DATASETS.TEST", "()"]
-            runs.append(Run(warm.parent.name, path, warm.parent, settings))
+            runs.append(run_from(f"warmup_{seed}", path, output, settings, seed))
         for name in rows:
-            row = ROWS[name]
-            path = CONFIGS / f"{setting}_{row.config}.yaml"
-            for mic in (False, True) if row.with_mic else (False,):
-                folder = output / f"{name}{'+mic' if mic else ''}_{seed}"
-                settings = ["MODEL.MIC.ENABLED", str(mic), *split_iterations(name, total), *common]
-                needs = warm if name == "spcl" else None
-                if needs is not None:
-                    settings += ["MODEL.WEIGHTS", str(needs)]
-                runs.append(Run(folder.name, path, folder, settings, needs=needs))
+            path = CONFIGS / f"{setting}_{ROWS[name].config}.yaml"
+            for mic in (False, True) if ROWS[name].with_mic else (False,):
+                length = total + before if name == "oracle" else total
+                settings = ["MODEL.MIC.ENABLED", str(mic), *split_iterations(name, length), *common]
+                title = f"{name}{'+mic' if mic else ''}_{seed}"
+                runs.append(run_from(title, path, output, settings, seed))
     return runs
+
+
+def run_from(name: str, path: Path, output: Path, settings: Sequence[str], seed: int) -> Run:
+    """The run ``name``; what its config starts from becomes that of this study and seed."""
+    folder = output / name
+    run = Run(name, path, folder, settings)
+    origin = Path(run.cfg.MODEL.WEIGHTS).parent.name
+    for ending, other in (("_burn_in", "burn_in"), ("_adversarial", "warmup")):
+        if origin.endswith(ending):
+            needs = output / f"{other}_{seed}" / "model_final.pth"
+            return Run(name, path, folder, [*settings, "MODEL.WEIGHTS", str(needs)], needs=needs)
+    return run
 
 
 def collect(runs: Sequence[Run], served: str) -> dict[str, list[float]]:
@@ -106,7 +120,7 @@ def collect(runs: Sequence[Run], served: str) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for run in runs:
         name = run.name.rsplit("_", 1)[0]
-        if name == "warmup":
+        if name in ("burn_in", "warmup"):
             continue
         for which, _, metrics in result_rows(run.results()):
             if which == served:
