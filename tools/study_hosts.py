@@ -6,7 +6,7 @@
 All rows of a seed start from that seed's burn-in, if the setting has one, and have the same number
 of iterations from there: SPCL's are half adversarial warm-up, DiGA's half distillation. The oracle
 has those of the burn-in as well, from random weights. Each run is a process of its own; an
-interrupted study goes on where it was when it is called again. On a GPU: MODEL.DEVICE cuda after --.
+interrupted study goes on where it was when it is called again. A GPU is used if there is one.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def build_runs(
     total: int,
     output: Path,
     overrides: Sequence[str] = (),
+    burn_in_iterations: int | None = None,
 ) -> list[Run]:
     """Runs named ``<row>[+mic]_<seed>``, and what they start from, ``burn_in_<seed>`` and SPCL's
     ``warmup_<seed>``."""
@@ -87,7 +88,10 @@ def build_runs(
         start = ["DATASETS.TEST", "()", *common]
         burn_in, before = CONFIGS / f"{setting}_burn_in.yaml", 0
         if burn_in.is_file():
-            runs.append(Run(f"burn_in_{seed}", burn_in, output / f"burn_in_{seed}", start))
+            settings = list(start)
+            if burn_in_iterations is not None:
+                settings += ["SOLVER.MAX_ITER", str(burn_in_iterations)]
+            runs.append(Run(f"burn_in_{seed}", burn_in, output / f"burn_in_{seed}", settings))
             before = runs[-1].max_iter
         if "spcl" in rows:
             settings = [*split_iterations("warmup", total), *start]
@@ -174,6 +178,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--iterations", type=int, help="in all; the setting's own by default")
+    parser.add_argument("--burn-in", type=int, help="its iterations; the setting's own by default")
     parser.add_argument("--served", choices=("student", "teacher"), default="student")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each run")
@@ -188,7 +193,9 @@ def main() -> None:
         parser.error("--iterations is at least 8")
     output = (arguments.output or REPOSITORY / "output" / "study_hosts" / setting).resolve()
     output.mkdir(parents=True, exist_ok=True)
-    runs = build_runs(setting, rows, arguments.seeds, total, output, arguments.overrides)
+    runs = build_runs(
+        setting, rows, arguments.seeds, total, output, arguments.overrides, arguments.burn_in
+    )
     for run in runs:
         message = task_of(run.cfg).missing_data_message(run.cfg, True)
         if message:
