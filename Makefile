@@ -1,4 +1,5 @@
 # Two commands on a fresh machine with Python 3.11, make and PyPI: make demo, make test.
+# make demo TASK=segmentation shows another task.
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ $(READY): requirements.txt setup.py mic_det/env.py
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/python -W ignore tools/demo.py $(if $(FRESH),--fresh)
+	$(BIN)/python -W ignore tools/demo$(if $(TASK),_$(TASK)).py $(if $(FRESH),--fresh)
 
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

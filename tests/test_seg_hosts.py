@@ -214,6 +214,26 @@ def test_the_teacher_labels_by_the_students_host(storage):
     assert seen[0].teacher is teacher.model.network and seen[0].iteration == storage.iter
 
 
+def test_what_fills_up_a_smaller_image_has_no_label():
+    _, teacher = tiny_model()
+    pseudo = teacher.pseudo_label([unlabelled(64, 96), unlabelled(40, 80)])
+    assert (pseudo.labels[0] != IGNORED).all() and (pseudo.labels[1, :40, :80] != IGNORED).all()
+    assert (pseudo.labels[1, 40:] == IGNORED).all() and (pseudo.labels[1, :, 80:] == IGNORED).all()
+
+
+def test_health_is_of_the_pseudo_labels_that_are_trained_on(storage):
+    model, teacher = tiny_model({"MODEL.SEG.HOST": "self_training"})
+    target = [unlabelled(), unlabelled()]
+    pseudo = teacher.pseudo_label(target)
+    pseudo.weight[:] = 0.25
+    pseudo.weight[1] = 0.0
+    assert not model.host.health.pop(), "pictures and the like do not count"
+    model([labelled()], target, None, pseudo)
+    found = model.host.health.pop()
+    assert found["pseudo_label_weight"] == (0.125, 1)
+    assert found["pseudo_labelled_pixels"] == (0.5, 1)
+
+
 def test_learning_rates_by_part():
     model, _ = tiny_model(
         {

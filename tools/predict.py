@@ -10,6 +10,8 @@ to the output folder depends on the config's MODEL.TASK:
     detection       pictures/ with boxes, under the names of the inputs;
                     coco_instances_results.json; images.json explains the ids in it
     classification  predictions.csv: file, class, confidence and the next best classes
+    segmentation    labels/ with class ids and colours/ with colour maps, PNG; classes.json
+                    explains the ids
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from .svg import style_class
 # and ``sections(runs, dataset, images)``, (title, HTML) each.
 SECTIONS = {
     "detection": "mic_det.report.detection",
+    "segmentation": "mic_det.report.segmentation",
 }
 CURVES_NOTE = (
     "By iteration of the run itself: one that starts from another's checkpoint counts from 0 again."

@@ -19,6 +19,10 @@ from mic_det.tasks import MODULES, Task, task_named
 
 # What a method may be made of besides MIC, and the key that switches it on.
 ALIGNMENTS = (("SADA", "MODEL.SADA.ENABLED"),)
+# Hosts of segmentation by MODEL.SEG.HOST, as readers know them; others go by their own names.
+SOURCE_ONLY = "source_only"
+HOSTS = {"self_training": "self-training", "adversarial": "AdaptSegNet"}
+HOSTS |= {"spcl": "SPCL", "diga": "DiGA"}
 # What differs between runs that are repeated with another seed.
 OF_A_SEED = ("SEED", "OUTPUT_DIR", "MODEL.WEIGHTS")
 # Rows of Detectron2's table of the environment that are worth a reader's time.
@@ -97,6 +101,10 @@ class RunRecord:
     def method(self) -> str:
         """From the settings: parts of `ALIGNMENTS` and MIC, or source-only or oracle."""
         parts = [name for name, key in ALIGNMENTS if self.setting(key)]
+        if self.task_name == "segmentation":
+            host = self.setting("MODEL.SEG.HOST", SOURCE_ONLY)
+            parts += [HOSTS.get(host, host)] if host != SOURCE_ONLY else []
+            parts += ["HRDA"] if self.setting("MODEL.SEG.HRDA.ENABLED") else []
         if self.setting("MODEL.MIC.ENABLED"):
             parts.append("MIC" if self.setting("MODEL.MIC.RATIO", 0.5) else "mean teacher")
         if parts:

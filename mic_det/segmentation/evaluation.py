@@ -18,7 +18,7 @@ from mic_det.data.segmentation import SegmentationMapper, label_loader, labelled
 
 from .drawing import write_labels
 
-LABELS = "labels"
+PREDICTED, TRUTH = "labels", "truth"
 TEST_SET = "test_set.json"
 # Metrics that are kept: overall, and by class.
 OVERALL = ("mIoU", "fwIoU", "mACC", "pACC")
@@ -34,22 +34,32 @@ class LabelMapEvaluator(SemSegEvaluator):
     """
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
-        super().__init__(name, sem_seg_loading_fn=label_loader(name))
+        super().__init__(name, sem_seg_loading_fn=self._load_truth)
         self.folder = folder
-        self._ids = {each["file_name"]: each["image_id"] for each in labelled_seg_dicts(name)}
+        self._load = label_loader(name)
+        dicts = labelled_seg_dicts(name)
+        self._ids = {each["file_name"]: each["image_id"] for each in dicts}
+        self._truth_ids = {each["sem_seg_file_name"]: each["image_id"] for each in dicts}
         # Boundaries cost more time than all else, and nobody here reads them.
         self._compute_boundary_iou = False
 
     def encode_json_sem_seg(self, sem_seg: np.ndarray, input_file_name: str) -> list[Any]:
         """Write the map (H, W) of an image instead of encoding it."""
         if self.folder is not None:
-            write_labels(label_file(self.folder, self._ids[input_file_name]), sem_seg)
+            write_labels(self.folder / map_file(PREDICTED, self._ids[input_file_name]), sem_seg)
         return []
 
+    def _load_truth(self, path: str, dtype: Any = np.uint8) -> np.ndarray:
+        """Read a label file, and leave what it says, as ids of the model's classes."""
+        labels = self._load(path, dtype)
+        if self.folder is not None:
+            write_labels(self.folder / map_file(TRUTH, self._truth_ids[path]), labels)
+        return labels
 
-def label_file(folder: Path, image_id: str) -> Path:
-    """Where the predicted labels of an image are, below the folder of a test set."""
-    return folder / LABELS / Path(image_id).with_suffix(".png")
+
+def map_file(kind: str, image_id: str) -> Path:
+    """Where the label map of an image is, `PREDICTED` or `TRUTH`, in the folder of a test set."""
+    return Path(kind, image_id).with_suffix(".png")
 
 
 def evaluate_model(
@@ -57,9 +67,9 @@ def evaluate_model(
 ) -> dict[str, dict[str, float]]:
     """Evaluate a segmentor on each of ``DATASETS.TEST``.
 
-    With ``output_dir`` each test set gets a folder of its name with the predicted label maps and a
-    ``test_set.json``: ``name``, ``classes``, ``colours`` and ``images``, each with ``file_name``,
-    ``labels`` (its label file) and ``predicted``.
+    With ``output_dir`` each test set gets a folder of its name with the predicted and the
+    true ones, and a ``test_set.json``: ``name``, ``classes``, ``colours`` and ``images``, each with
+    ``file_name``, and ``truth`` and ``predicted``, label maps below the folder.
 
     Returns ``{dataset: {"mIoU", "fwIoU", "mACC", "pACC", "IoU-<class>", …}}`` in percent; NaN for a
     class that the data set does not show. On processes other than the first the values are empty.
@@ -92,8 +102,8 @@ def _write_test_set(name: str, folder: Path) -> None:
         "images": [
             {
                 "file_name": str(Path(each["file_name"]).absolute()),
-                "labels": str(Path(each["sem_seg_file_name"]).absolute()),
-                "predicted": str(label_file(folder, each["image_id"]).relative_to(folder)),
+                "truth": str(map_file(TRUTH, each["image_id"])),
+                "predicted": str(map_file(PREDICTED, each["image_id"])),
             }
             for each in labelled_seg_dicts(name)
         ],

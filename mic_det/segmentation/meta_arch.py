@@ -14,9 +14,11 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from mic_det.core import MaskedView
+from mic_det.tasks import Classifier
 
 from .batch import Batch, stack_images, stack_labels
 from .hosts import Host, Step, build_host
+from .losses import IGNORED
 from .networks import SegmentationNetwork, build_network
 from .pseudo_labels import PixelLabels
 
@@ -51,6 +53,18 @@ class Segmentor(nn.Module):
         return stack_images(batch, self.network.pixel_mean)
 
 
+def label_target(
+    host: Host, network: SegmentationNetwork, images: Tensor, batch: Batch
+) -> PixelLabels:
+    """The host's pseudo labels, none for what was added to smaller images of the batch."""
+    pseudo = host.pseudo_label(network, images)
+    for labels, each in zip(pseudo.labels, batch, strict=True):
+        height, width = each["image"].shape[-2:]
+        labels[height:] = IGNORED
+        labels[:, width:] = IGNORED
+    return pseudo
+
+
 class TeacherSegmentor(Segmentor):
     """What an EMA teacher is made of: the network alone, and how the host labels with it."""
 
@@ -66,7 +80,7 @@ class TeacherSegmentor(Segmentor):
     def pseudo_label(self, target: Batch) -> PixelLabels:
         """The host's pseudo labels of complete target images."""
         (host,) = self._host
-        return host.pseudo_label(self.network, self.images(target))
+        return label_target(host, self.network, self.images(target), target)
 
 
 @META_ARCH_REGISTRY.register()
@@ -114,6 +128,12 @@ class AdaptiveSegmentor(Segmentor):
             "head_lr_factor": cfg.MODEL.SEG.HEAD_LR_FACTOR,
         }
 
+    @property
+    def classifier(self) -> Classifier:
+        """Where the model tells its classes, for messages about weights that do not fit."""
+        rows = f"network.decoder.{self.network.decoder.class_rows}"
+        return Classifier(rows, "MODEL.SEM_SEG_HEAD.NUM_CLASSES")
+
     def forward(
         self,
         source: Batch,
@@ -131,6 +151,8 @@ class AdaptiveSegmentor(Segmentor):
         """
         if not self.training:
             return self.inference(source)
+        if pseudo is not None:
+            self.host.note(pseudo)
         step = self._step(source, target, masked, pseudo)
         return self.host.losses(step) | self.masked_losses(step, source)
 
@@ -151,7 +173,7 @@ class AdaptiveSegmentor(Segmentor):
     @torch.no_grad()
     def pseudo_label(self, target: Batch) -> PixelLabels:
         """The host's pseudo labels by this network itself; a teacher's are better."""
-        return self.host.pseudo_label(self.network, self.images(target))
+        return label_target(self.host, self.network, self.images(target), target)
 
     def teacher_copy(self) -> TeacherSegmentor:
         """A copy of the network for an EMA teacher; the last one made is `Step.teacher`."""

@@ -16,12 +16,13 @@ from mic_det.data.register import register_from_config
 from mic_det.data.segmentation import check_segmentation, class_colours, segmentation_batches
 from mic_det.data.segmentation.config_check import missing_segmentation_data
 from mic_det.data.segmentation.records import model_classes
-from mic_det.tasks import Batch, Metrics, Task
+from mic_det.tasks import Batch, Metrics, Predictions, PredictOptions, Task
 
-from .evaluation import OVERALL, PER_CLASS, evaluate_model
+from .evaluation import OVERALL, PER_CLASS, TEST_SET, evaluate_model
 from .hosts import host_class
 from .label_free import masking_stability
 from .pictures import FOLDER, LabelMapPictures, spread_targets
+from .prediction import LabelMapPredictions
 from .preparation import HostPreparation
 
 
@@ -33,8 +34,10 @@ class SegmentationTask(Task):
     """Label maps, by an `AdaptiveSegmentor`."""
 
     headline = "mIoU"
+    title = "mIoU"
     columns = OVERALL
     per_class = PER_CLASS
+    files = (TEST_SET,)
 
     def register(self, cfg: CfgNode) -> None:
         register_from_config(cfg)
@@ -53,6 +56,9 @@ class SegmentationTask(Task):
     def evaluate(self, cfg: CfgNode, model: nn.Module, folder: Path | None) -> dict[str, Metrics]:
         return evaluate_model(cfg, model, folder)
 
+    def predictions(self, cfg: CfgNode, model: nn.Module, options: PredictOptions) -> Predictions:
+        return LabelMapPredictions(cfg, model, options, class_table(cfg))
+
     def stability(self, cfg: CfgNode) -> Callable[[nn.Module], float] | None:
         """`masking_stability` on ``TEST.LABEL_FREE_IMAGES`` images of the target."""
         count = cfg.TEST.LABEL_FREE_IMAGES
@@ -70,14 +76,14 @@ class SegmentationTask(Task):
     def hooks(self, cfg: CfgNode, student: nn.Module) -> list[HookBase]:
         built: list[HookBase] = [HostPreparation(cfg, student)]
         if cfg.VIS_PERIOD and cfg.DATASETS.TARGET and comm.is_main_process():
-            names = list(model_classes((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)[0]))
+            names, colours = zip(*class_table(cfg), strict=True)
             built.append(
                 LabelMapPictures(
                     student,
                     lambda: spread_targets(cfg, cfg.VIS_IMAGES),
                     super().masked_view(cfg) if masks_target(cfg) else None,
                     names,
-                    class_colours(names),
+                    colours,
                     folder=Path(cfg.OUTPUT_DIR) / FOLDER,
                     period=cfg.VIS_PERIOD,
                     channels=cfg.INPUT.FORMAT,
@@ -89,6 +95,12 @@ class SegmentationTask(Task):
 def masks_target(cfg: CfgNode) -> bool:
     """Whether MIC shows masked target images."""
     return cfg.MODEL.MIC.ENABLED and cfg.MODEL.SEG.MIC_DOMAINS != "source"
+
+
+def class_table(cfg: CfgNode) -> list[tuple[str, tuple[int, int, int]]]:
+    """Name and RGB colour of each class of the model, by id."""
+    names = list(model_classes((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)[0]))
+    return list(zip(names, class_colours(names), strict=True))
 
 
 TASK = SegmentationTask()

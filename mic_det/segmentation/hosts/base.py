@@ -137,12 +137,10 @@ class Host(nn.Module):
     def pseudo_label(self, teacher: SegmentationNetwork, target: Tensor) -> PixelLabels:
         """Labels of complete ``target`` images (N, 3, H, W), for the host's own use and MIC's."""
         logits = teacher(target)
-        pseudo = confident_share_labels(logits, self.threshold, self.ignore_top, self.ignore_bottom)
-        self.note(pseudo)
-        return pseudo
+        return confident_share_labels(logits, self.threshold, self.ignore_top, self.ignore_bottom)
 
     def note(self, pseudo: PixelLabels) -> None:
-        """Add pseudo labels to the curves."""
+        """Add the pseudo labels of an iteration to the curves."""
         self.health.add("pseudo_label_weight", pseudo.weight.mean(), 1)
         self.health.add("pseudo_labelled_pixels", kept_share(pseudo), 1)
 

@@ -39,9 +39,11 @@ class Decoder(nn.Module):
     """From an encoder's feature maps to class logits.
 
     It has two halves: ``embed``, to the last feature map before the classifier, and ``classify``.
-    ``stride`` is that of both maps, ``embedding_channels`` the former's channels.
+    ``stride`` is that of both maps, ``embedding_channels`` the former's channels, ``class_rows``
+    the name of a parameter with a row for each class.
     """
 
+    class_rows = "classifier.weight"
     stride: int
     embedding_channels: int
 

@@ -155,6 +155,8 @@ class ASPPDecoder(Decoder):
     The embedding is the encoder's last map itself.
     """
 
+    class_rows = "branches.0.weight"
+
     def __init__(
         self,
         in_channels: int,
