@@ -189,3 +189,35 @@ def test_one_class_alone_has_no_distance():
 def test_keep_is_a_share(keep):
     with pytest.raises(ValueError, match="keep"):
         ClassCentres(2, 2, keep)
+
+
+def half_a_batch(rank, folder):
+    """What one of two processes does; its centres are left in ``folder``."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
+    features, labels, centres = shared_batch()
+    centres.update((features[rank::2], labels[rank::2]))
+    torch.save(centres.state_dict(), f"{folder}/{rank}.pth")
+    torch.distributed.destroy_process_group()
+
+
+def shared_batch():
+    torch.manual_seed(4)
+    features, labels = torch.randn(2, 3, 4, 4), torch.randint(0, 2, (2, 4, 4))
+    labels[0, :2] = 2  # a class that one process alone sees
+    centres = ClassCentres(4, 3, keep=0.5)
+    centres.means.copy_(torch.randn(4, 3))
+    centres.seen.copy_(torch.tensor([True, True, False, True]))
+    return features, labels, centres
+
+
+def test_two_processes_move_centres_as_one(tmp_path):
+    features, labels, centres = shared_batch()
+    centres.update((features, labels))
+    torch.multiprocessing.spawn(half_a_batch, args=(str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pth", weights_only=True)
+        torch.testing.assert_close(found["means"], centres.means)
+        assert torch.equal(found["seen"], centres.seen)
