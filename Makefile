@@ -1,5 +1,5 @@
 # Two commands on a fresh machine with Python 3.11, make and PyPI: make demo, make test.
-# make demo TASK=segmentation shows another task.
+# make demo TASK=segmentation or TASK=classification shows another task.
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin

@@ -52,9 +52,8 @@ def add_mic_config(cfg: CN) -> None:
     # Segmentation: INPUT.MIN_SIZE_TRAIN and MAX_SIZE_TRAIN of target images; () and 0: as those.
     cfg.INPUT.MIN_SIZE_TARGET = ()
     cfg.INPUT.MAX_SIZE_TARGET = 0
-    # Segmentation: of 10 windows of INPUT.CROP the first is taken in which no class has as much as
-    # this share of the labelled pixels (DAFormer's rule); 1: any window.
-    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
+    # Largest share of INPUT.CROP's window that one class may fill; another is drawn, a few times.
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     # Target images an iteration, over all processes; 0: as many as SOLVER.IMS_PER_BATCH.
     cfg.SOLVER.TARGET_IMS_PER_BATCH = 0
     # "SGD" or "AdamW".

@@ -2,6 +2,8 @@
 """Compare methods over several seeds: mean, standard deviation, share of the gap closed.
 
     python tools/study.py --setting streets --seeds 1 2 3
+    python tools/study.py --setting cls/digits --methods source cdan sdat mic oracle
+    python tools/study.py --setting seg/day2dusk
 
 Each run is a process of its own; an interrupted study goes on where it was when it is called again.
 Further variants of MIC: ``--variant NAME KEY VALUE [KEY VALUE …]``, as often as wanted.
@@ -19,11 +21,11 @@ from scipy.stats import spearmanr
 from tabulate import tabulate
 
 from mic_det.cli import run_tool
-from mic_det.data.catalog import missing_data_message
+from mic_det.config import ConfigError
 from mic_det.data.errors import DataError
-from mic_det.data.register import register_from_config
 from mic_det.engine.report import result_rows
 from mic_det.engine.runs import REPOSITORY, ProgressPrinter, Run, run_all
+from mic_det.tasks import task_of
 
 CONFIGS = REPOSITORY / "configs"
 # Method: (config, overrides). A plain mean teacher is MIC that hides nothing.
@@ -35,7 +37,38 @@ METHODS = {
     "mic": ("mic", ()),
     "oracle": ("oracle", ()),
 }
-COSTS = {"mic": 2.2, "mean_teacher": 2.2, "sada": 2.2}
+CLASSIFICATION = {
+    "source": ("source", ()),
+    "dann": ("dann", ()),
+    "cdan": ("cdan", ()),
+    "cdan_mcc": ("cdan_mcc", ()),
+    "sdat": ("sdat", ()),
+    "mic": ("mic", ()),
+    "oracle": ("oracle", ()),
+}
+SEGMENTATION = {
+    name: (name, ())
+    for name in ("burn_in", "source", "adversarial", "self_training", "mic", "hrda", "hrda_mic")
+} | {"oracle": ("oracle", ())}
+# By the folder of a setting's configs.
+BY_FOLDER = {"cls": CLASSIFICATION, "seg": SEGMENTATION}
+COSTS = {"self_training": 2.5, "hrda": 6.0, "hrda_mic": 9.0, "adversarial": 2.2}
+COSTS |= {"mic": 2.2, "mean_teacher": 2.2, "sada": 2.2, "sdat": 2.2}
+
+
+def chosen_methods(setting: str, names: Sequence[str] | None) -> dict[str, tuple]:
+    """The methods of these names, and the burn-in where the setting has one; all if None."""
+    known = BY_FOLDER.get(str(Path(setting).parent), METHODS)
+    known = {
+        name: method
+        for name, method in known.items()
+        if (CONFIGS / f"{setting}_{method[0]}.yaml").is_file()
+    }
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise ConfigError(f"--methods: {unknown[0]!r} is none of {', '.join(known)}")
+    chosen = dict.fromkeys([*(["burn_in"] if "burn_in" in known else []), *(names or known)])
+    return {name: known[name] for name in chosen}
 
 
 def build_runs(
@@ -62,12 +95,13 @@ def build_runs(
 
 
 def collect(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
-    """AP50 of each method's seeds: ``{method: {model: [AP50, …]}}``."""
+    """The headline metric of each method's seeds: ``{method: {model: [AP50, …]}}``."""
+    metric = task_of(runs[0].cfg).headline
     found: dict[str, dict[str, list[float]]] = {}
     for run in runs:
         method = run.name.rsplit("_", 1)[0]
         for which, _, metrics in result_rows(run.results()):
-            found.setdefault(method, {}).setdefault(which, []).append(metrics["AP50"])
+            found.setdefault(method, {}).setdefault(which, []).append(metrics[metric])
     return found
 
 
@@ -78,9 +112,10 @@ def gap_closed(scores: dict[str, float], method: str) -> float:
 
 
 def rank_correlation(runs: Sequence[Run]) -> tuple[float, int]:
-    """Spearman's rho between label-free stability and AP50 over all evaluated models."""
+    """Spearman's rho between label-free stability and the task's metric over all models."""
+    metric = task_of(runs[0].cfg).headline
     pairs = [
-        (of_model["stability"], metrics["AP50"])
+        (of_model["stability"], metrics[metric])
         for run in runs
         for of_model in run.results().values()
         if "stability" in of_model
@@ -106,17 +141,24 @@ def report(runs: Sequence[Run], served: str) -> dict:
         if {"source", "oracle"} <= scores.keys():
             row.append(f"{gap_closed(scores, method):.0f} %")
         rows.append(row)
-    headers = ["", "mAP50 student", "mAP50 teacher", "gap closed"]
+    task = task_of(runs[0].cfg)
+    headers = ["", f"{task.title} student", f"{task.title} teacher", "gap closed"]
     print(tabulate(rows, headers=headers[: len(rows[0])], disable_numparse=True))
     rho, count = rank_correlation(runs)
-    print(f"\nLabel-free stability against mAP50: Spearman's rho {rho:.2f} over {count} models.")
-    return {"AP50": found, "served": served, "label_free_spearman": rho, "models_ranked": count}
+    against = f"Label-free stability against {task.title}"
+    print(f"\n{against}: Spearman's rho {rho:.2f} over {count} models.")
+    return {
+        task.headline: found,
+        "served": served,
+        "label_free_spearman": rho,
+        "models_ranked": count,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--setting", default="streets", help="prefix of the configs' names")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", help="names of configs; default: all of them")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--variant", nargs="+", action="append", default=[], metavar="NAME")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
@@ -124,19 +166,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("overrides", nargs="*", help="KEY VALUE for all runs, after --")
     arguments = parser.parse_args()
-    methods = {name: METHODS[name] for name in ("burn_in", *arguments.methods)}
+    methods = chosen_methods(arguments.setting, arguments.methods)
     methods |= {name: ("mic", tuple(pairs)) for name, *pairs in arguments.variant}
     output = arguments.output or REPOSITORY / "output" / "study" / arguments.setting
     output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     runs = build_runs(arguments.setting, methods, arguments.seeds, output, arguments.overrides)
-    for run in runs:
-        register_from_config(run.cfg)
-    data = [run.cfg.DATASETS for run in runs]
-    message = missing_data_message(
-        [name for each in data for name in (*each.TRAIN, *each.TEST)],
-        [name for each in data for name in each.TARGET],
-    )
+    missing = [task_of(run.cfg).missing_data_message(run.cfg, training=True) for run in runs]
+    message = "\n\n".join(dict.fromkeys(filter(None, missing)))
     if message:
         raise DataError(message)
     costs = {run.name: COSTS.get(run.name.rsplit("_", 1)[0], 1.0) for run in runs}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mic_det.data.catalog import get_domain, load_labels, require_domain
+from mic_det.data.class_folders import class_names_of, image_counts, is_class_folders, notes_on
 from mic_det.data.errors import DataError
 from mic_det.data.images import read_image
 from mic_det.data.mapper import check_size
@@ -81,6 +82,8 @@ def check_domain(
     report.images = len(paths)
     report.labelled = labels and domain.annotations is not None
     records = _read_labels(name, report) if report.labelled else {}
+    if labels and is_class_folders(name):
+        _count_classes(name, report)
     if decode:
         _read_images(paths, records, report, progress)
     without = sum(str(path) not in records for path in paths)
@@ -116,6 +119,18 @@ def _read_labels(name: str, report: DomainReport) -> dict[str, dict[str, Any]]:
         if not sides[k]:
             report.warnings.append(f"{name}: class {each!r} has no box. Is it called otherwise?")
     return {record["file_name"]: record for record in records}
+
+
+def _count_classes(name: str, report: DomainReport) -> None:
+    """Images by class of a domain of class folders."""
+    try:
+        counts = image_counts(name)
+        report.classes = class_names_of(name)
+    except DataError as error:
+        report.errors.append(str(error))
+        return
+    report.images_with = dict(counts)
+    report.warnings += [f"{name}: {note}" for note in notes_on(counts, report.classes)]
 
 
 def _read_images(

@@ -56,6 +56,10 @@ def headline(report: DomainReport) -> str:
     common = [f"{w}x{h}" for (w, h), _ in report.sizes.most_common(3)]
     sizes = f" ({', '.join(common)}{', ...' * (len(report.sizes) > 3)})" if common else ""
     text = f"{report.name}: {report.images} images{sizes}"
+    if report.images_with and not report.sides:
+        counts = report.images_with.values()
+        span = f"{min(counts)} to {max(counts)} images each"
+        return f"{text}, in folders of {len(report.classes)} classes, {span}"
     if not report.labelled:
         return text + ", no annotations: an unlabelled target"
     if not report.sides:

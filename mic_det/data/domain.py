@@ -48,8 +48,9 @@ class Domain:
         """
         if self.annotations is None and self.labels is not None:
             raise DataError(
-                f"Domain {self.name!r}: has label images, not boxes: it is for segmentation. "
-                "Register the images under another name with annotations."
+                f"Domain {self.name!r}: has label images, not boxes. Train on it with "
+                "MODEL.TASK segmentation, or register its images under another name with "
+                "annotations."
             )
         if self.annotations is None:
             raise DataError(

@@ -21,6 +21,7 @@ from .svg import style_class
 # What a page shows of predictions, by MODEL.TASK: modules with ``NOTE``, on the table of results,
 # and ``sections(runs, dataset, images)``, (title, HTML) each.
 SECTIONS = {
+    "classification": "mic_det.report.classification",
     "detection": "mic_det.report.detection",
     "segmentation": "mic_det.report.segmentation",
 }

@@ -17,8 +17,6 @@ from mic_det.engine.evaluation import inference_folder
 from mic_det.engine.report import result_rows
 from mic_det.tasks import MODULES, Task, task_named
 
-# What a method may be made of besides MIC, and the key that switches it on.
-ALIGNMENTS = (("SADA", "MODEL.SADA.ENABLED"),)
 # Hosts of segmentation by MODEL.SEG.HOST, as readers know them; others go by their own names.
 SOURCE_ONLY = "source_only"
 HOSTS = {"self_training": "self-training", "adversarial": "AdaptSegNet"}
@@ -99,18 +97,26 @@ class RunRecord:
 
     @property
     def method(self) -> str:
-        """From the settings: parts of `ALIGNMENTS` and MIC, or source-only or oracle."""
-        parts = [name for name, key in ALIGNMENTS if self.setting(key)]
-        if self.task_name == "segmentation":
-            host = self.setting("MODEL.SEG.HOST", SOURCE_ONLY)
-            parts += [HOSTS.get(host, host)] if host != SOURCE_ONLY else []
-            parts += ["HRDA"] if self.setting("MODEL.SEG.HRDA.ENABLED") else []
+        """From the settings: parts such as SADA, CDAN and MIC, or source-only or oracle."""
+        parts = self._parts()
         if self.setting("MODEL.MIC.ENABLED"):
             parts.append("MIC" if self.setting("MODEL.MIC.RATIO", 0.5) else "mean teacher")
         if parts:
             return " + ".join(parts)
         train, target = (set(self.setting(f"DATASETS.{k}") or ()) for k in ("TRAIN", "TARGET"))
         return "oracle" if train & target else "source-only"
+
+    def _parts(self) -> list[str]:
+        """What the method is made of besides MIC."""
+        parts = ["SADA"] if self.setting("MODEL.SADA.ENABLED") else []
+        align = self.setting("MODEL.CLASSIFIER.ALIGN.METHOD", "none")
+        parts += [align] if align != "none" else []
+        parts += ["MCC"] if self.setting("MODEL.CLASSIFIER.MCC.WEIGHT") else []
+        if self.task_name == "segmentation":
+            host = self.setting("MODEL.SEG.HOST", SOURCE_ONLY)
+            parts += [HOSTS.get(host, host)] if host != SOURCE_ONLY else []
+            parts += ["HRDA"] if self.setting("MODEL.SEG.HRDA.ENABLED") else []
+        return parts + (["SDAT"] if self.setting("MODEL.CLASSIFIER.SAM_RHO") else [])
 
     def metrics(self, dataset: str, which: str | None = None) -> dict[str, float] | None:
         """What was measured of a model (the served one) on a test set."""

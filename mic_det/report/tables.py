@@ -16,12 +16,19 @@ from .svg import style_class
 
 # Told of every run; whatever else differs between the runs follows.
 SETTINGS = (
-    *("DATASETS.TRAIN", "DATASETS.TARGET", "DATASETS.TEST", "MODEL.WEIGHTS", "MODEL.BACKBONE.NAME"),
+    *("DATASETS.TRAIN", "DATASETS.TARGET", "DATASETS.TEST", "MODEL.WEIGHTS"),
     *("MODEL.SADA.ENABLED", "MODEL.MIC.ENABLED", "MODEL.MIC.RATIO", "MODEL.MIC.BLOCK_SIZE"),
     *("MODEL.MIC.SCORE_THRESH", "MODEL.MIC.DOUBT_THRESH", "MODEL.TEACHER.ALPHA"),
     *("SOLVER.OPTIMIZER", "SOLVER.BASE_LR", "SOLVER.MAX_ITER", "SOLVER.IMS_PER_BATCH"),
     *("TEST.SERVE", "SEED"),
 )
+
+# Where a task's configs name the network.
+NETWORKS = {
+    "classification": "MODEL.CLASSIFIER.BACKBONE",
+    "detection": "MODEL.BACKBONE.NAME",
+    "segmentation": "MODEL.SEG.ENCODER",
+}
 
 
 def key(run: RunRecord) -> str:
@@ -130,7 +137,12 @@ def confusion_table(matrix: np.ndarray, classes: Sequence[str], *, background: b
 
 def settings_table(runs: Sequence[RunRecord]) -> str:
     """The settings that matter or differ, and the versions, a column for each run."""
-    keys = [name for name in SETTINGS if any(run.setting(name) is not None for run in runs)]
+    network = NETWORKS.get(runs[0].task_name, "MODEL.BACKBONE.NAME")
+    keys = [
+        name
+        for name in (*SETTINGS[:4], network, *SETTINGS[4:])
+        if any(run.setting(name) is not None for run in runs)
+    ]
     everything = [dict(flat(run.settings)) for run in runs]
     names = sorted({name for each in everything for name in each})
     differing = [

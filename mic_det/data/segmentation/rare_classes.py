@@ -70,13 +70,16 @@ class RareClassStream(SampleStream):
         if counts.shape[0] != len(dicts):
             raise ValueError(f"counts of {counts.shape[0]} images for {len(dicts)}")
         self.probabilities = class_probabilities(counts.sum(axis=0), temperature)
+        self._cumulative = np.cumsum(self.probabilities)
+        self._cumulative /= self._cumulative[-1]
         self.images_with = [_showing(column, min_pixels) for column in counts.T]
 
     def draw(self, k: int, attempt: int = 0) -> tuple[int, int]:
         """Class and image (place in ``dicts``) of sample k, or of the one in its place."""
         generator = np.random.default_rng((*self.key, k, attempt))
-        wanted = int(generator.choice(len(self.probabilities), p=self.probabilities))
-        return wanted, int(generator.choice(self.images_with[wanted]))
+        wanted = int(np.searchsorted(self._cumulative, generator.random(), side="right"))
+        images = self.images_with[wanted]
+        return wanted, int(images[generator.integers(len(images))])
 
     def index_of(self, k: int) -> int:
         return self.draw(k)[1]
