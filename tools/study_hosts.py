@@ -84,7 +84,7 @@ def build_runs(
     ``warmup_<seed>``."""
     runs = []
     for seed in seeds:
-        common = ["SEED", str(seed), *overrides]
+        common = ["SEED", str(seed), "TEST.LABEL_FREE_IMAGES", "0", *overrides]
         start = ["DATASETS.TEST", "()", *common]
         burn_in, before = CONFIGS / f"{setting}_burn_in.yaml", 0
         if burn_in.is_file():
