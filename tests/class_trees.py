@@ -14,6 +14,7 @@ CONFIGS = Path(__file__).parents[1] / "configs" / "cls"
 CLASSES = ("circle", "cross", "line")
 SIZE = 16
 TINY = [
+    *("MODEL.WEIGHTS", "", "SOLVER.BASE_LR", "0.02"),
     *("MODEL.CLASSIFIER.NUM_CLASSES", "3", "MODEL.CLASSIFIER.BOTTLENECK", "8"),
     *("MODEL.CLASSIFIER.ALIGN.HIDDEN", "8", "MODEL.MIC.BLOCK_SIZE", "4"),
     *("INPUT.SQUARE.RESIZE", "18", "INPUT.SQUARE.SIZE", "16", "INPUT.SQUARE.CROP", "random"),

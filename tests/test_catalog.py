@@ -601,5 +601,7 @@ def test_registering_needs_no_data_and_clashes_with_no_name_of_detectron2(tmp_pa
         "foggy_cityscapes_val",
         "streets_foggy_train",
         "streets_foggy_val",
+        "streets_sem_foggy_train",
+        "streets_sem_foggy_val",
     ]
     assert list(tmp_path.iterdir()) == []

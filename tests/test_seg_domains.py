@@ -31,8 +31,6 @@ from mic_det.data.streets import SplitSpec, ensure_streets
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
-README = Path(__file__).parents[1] / "datasets/README.md"
-
 
 def read_first(name: str) -> np.ndarray:
     record = labelled_seg_dicts(name)[0]
@@ -162,20 +160,6 @@ def test_missing_data_are_said_with_what_to_download(tmp_path: Path):
         message = missing_data_message([entry["name"]] if entry["labels"] else [], [entry["name"]])
         assert str(tmp_path) in message and "not there" in message
         assert "Download" in message or "CamVid" in message
-
-
-def test_every_builtin_domain_is_in_the_readme_of_the_data_sets(tmp_path: Path):
-    text = README.read_text()
-    folders = {"gta5/", "synthia/", "cityscapes/", "acdc/", "dark_zurich/", "camvid/"}
-    assert all(folder in text for folder in folders)
-    families = {
-        str(entry["name"]).partition("_sem")[0] + "_sem" for entry in segmentation_entries(tmp_path)
-    }
-    assert families == {
-        "gta5_sem", "synthia_sem", "cityscapes_sem", "acdc_sem", "dark_zurich_sem", "camvid_sem",
-        "streets_sem",
-    }  # fmt: skip
-    assert all(f"`{family}" in text for family in families)
 
 
 def test_names_of_builtin_domains_are_unique(tmp_path: Path):

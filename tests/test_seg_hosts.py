@@ -91,6 +91,7 @@ def test_thing_positions_are_those_that_one_thing_fills():
     labels = torch.tensor([[[1, 1, 2, 2], [1, 0, 1, 1]]])
     assert thing_mask(labels, [1], (1, 2), 0.75).tolist() == [[[True, False]]]
     assert thing_mask(labels, [1, 2], (1, 2), 0.5).tolist() == [[[True, True]]]
+    assert thing_mask(labels, [1, 2], (1, 2), 0.75).tolist() == [[[True, False]]], "one thing"
     assert not thing_mask(labels, [], (1, 2), 0.5).any()
 
 

@@ -99,8 +99,8 @@ def test_the_detail_lands_on_its_pixels():
     """One bright position of the detail is found where the crop says, at detail resolution."""
     detail = torch.zeros(1, 1, 4, 4)
     detail[0, 0, 1, 2] = 1.0
-    fused = fuse(torch.zeros(1, 1, 4, 8), detail, torch.ones(1, 1, 4, 8), Box(1, 3, 3, 5), 2)
-    assert fused.nonzero().tolist() == [[0, 0, 2 + 1, 6 + 2]]
+    fused = fuse(torch.zeros(1, 1, 6, 8), detail, torch.ones(1, 1, 6, 8), Box(1, 1, 3, 3), 2)
+    assert fused.nonzero().tolist() == [[0, 0, 2 + 1, 2 + 2]]
 
 
 def hrda(**settings) -> HRDANetwork:
@@ -191,3 +191,28 @@ def test_every_part_learns_and_the_teacher_labels_whole_images():
     assert all(p.grad is not None for p in model.parameters())
     pseudo = teacher.pseudo_label([unlabelled(64, 96), unlabelled(50, 70)])
     assert pseudo.labels.shape == pseudo.weight.shape == (2, 64, 96)
+
+
+def saved_bytes(network, side: int) -> int:
+    """Memory that a training step holds for its backward pass, each storage once."""
+    storages = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = (storage.nbytes(), storage)
+        return tensor
+
+    images, labels = torch.rand(1, 3, side, side), torch.randint(0, 4, (1, side, side))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        network.supervised(images, labels).loss.backward()
+    weights = {each.untyped_storage().data_ptr() for each in network.parameters()}
+    return sum(size for pointer, (size, _) in storages.items() if pointer not in weights)
+
+
+def test_two_crops_take_less_memory_than_the_whole_at_full_resolution():
+    """HRDA, section 3: half the pixels at s = 2 and a detail crop of half the sides."""
+    hrda = "MODEL.SEG.HRDA"
+    settings = {f"{hrda}.DETAIL_CROP": (128, 128), f"{hrda}.CONTEXT_WINDOW": (256, 256)}
+    both, _ = tiny_model(settings | {"MODEL.SEG.HRDA.ENABLED": True})
+    plain, _ = tiny_model()
+    assert saved_bytes(both.network, 256) < 0.75 * saved_bytes(plain.network, 256)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mic_det.config import ConfigError
+
 TOOLS = Path(__file__).parents[1] / "tools"
 
 
@@ -91,3 +93,43 @@ def test_demo_summary_has_the_promised_form(tmp_path):
     }
     text = demo.table(results)
     assert [line.split()[0] for line in text.splitlines()[2:]] == ["source-only", "MIC", "oracle"]
+
+
+def test_methods_of_a_setting_are_those_it_has_configs_of():
+    study = load("study")
+    assert list(study.chosen_methods("streets", None)) == list(study.METHODS)
+    assert list(study.chosen_methods("day2dusk", ["mic"])) == ["burn_in", "mic"]
+    assert list(study.chosen_methods("cls/digits", ["mic"])) == ["burn_in", "mic"]
+    assert "burn_in" not in study.chosen_methods("cls/visda", None)
+    with pytest.raises(ConfigError, match=r"'sdat' is none of burn_in, source"):
+        study.chosen_methods("streets", ["sdat"])
+
+
+def test_study_of_classifiers_reads_their_accuracy(tmp_path, capsys):
+    study = load("study")
+    methods = {name: study.CLASSIFICATION[name] for name in ("source", "mic", "oracle")}
+    runs = study.build_runs("cls/digits", methods, [1], tmp_path, [])
+    for run, value in zip(runs, (50.0, 65.0, 80.0), strict=True):
+        run.folder.mkdir()
+        of_model = {"digits_handwritten_test": {"accuracy": value}}
+        results = {"student": of_model, "teacher": of_model}
+        (run.folder / "results.json").write_text(json.dumps(results))
+    found = study.report(runs, "student")
+    assert found["accuracy"]["mic"] == {"student": [65.0], "teacher": [65.0]}
+    text = capsys.readouterr().out
+    assert "accuracy student" in text and "50 %" in text
+
+
+def test_classification_demo_summary(tmp_path):
+    demo = load("demo_classification")
+    runs = demo.demo_runs(tmp_path)
+    assert [run.needs is not None for run in runs] == [False, False, True, True, True, True]
+    for number, run in enumerate(runs):
+        run.folder.mkdir(parents=True)
+        of_model = {"digits_handwritten_test": {"accuracy": 10.0 * number}}
+        (run.folder / "results.json").write_text(json.dumps({"student": of_model}))
+    results = demo.summary(runs)
+    assert list(results) == list(demo.TITLES)
+    assert results["mic"] == {"student": 20.0, "seconds": 0.0}
+    rows = [line.split("  ")[0] for line in demo.table(results).splitlines()[2:]]
+    assert rows == list(demo.TITLES.values())

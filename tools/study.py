@@ -38,6 +38,7 @@ METHODS = {
     "oracle": ("oracle", ()),
 }
 CLASSIFICATION = {
+    "burn_in": ("burn_in", ()),
     "source": ("source", ()),
     "dann": ("dann", ()),
     "cdan": ("cdan", ()),
@@ -59,11 +60,7 @@ COSTS |= {"mic": 2.2, "mean_teacher": 2.2, "sada": 2.2, "sdat": 2.2}
 def chosen_methods(setting: str, names: Sequence[str] | None) -> dict[str, tuple]:
     """The methods of these names, and the burn-in where the setting has one; all if None."""
     known = BY_FOLDER.get(str(Path(setting).parent), METHODS)
-    known = {
-        name: method
-        for name, method in known.items()
-        if (CONFIGS / f"{setting}_{method[0]}.yaml").is_file()
-    }
+    known = {k: v for k, v in known.items() if (CONFIGS / f"{setting}_{v[0]}.yaml").is_file()}
     unknown = [name for name in names or () if name not in known]
     if unknown:
         raise ConfigError(f"--methods: {unknown[0]!r} is none of {', '.join(known)}")

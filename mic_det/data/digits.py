@@ -22,7 +22,7 @@ from mic_det.data.files import cache_folder
 
 DIGIT_CLASSES = tuple("0123456789")
 SIZE = 32
-PER_CLASS = 300
+PER_CLASS = 250
 TEST_SHARE = 3  # every third handwritten image is for testing
 VERSION = 1
 DONE = "digits.json"
@@ -98,26 +98,35 @@ def _has_digits(path: Path) -> bool:
 
 
 def _draw_fonts(folder: Path, fonts: Sequence[Path], per_class: int) -> None:
-    """White digits on black, each with a font, size, place and slant of its own."""
+    """White digits on black, each with a font, slant, width and place of its own."""
     random = np.random.default_rng(0)
+    loaded = [ImageFont.truetype(str(path), 2 * SIZE) for path in fonts]
     for digit in DIGIT_CLASSES:
         (folder / digit).mkdir(parents=True)
         for number in range(per_class):
-            font = fonts[number % len(fonts)]
-            image = _draw(str(font), digit, random)
+            image = _draw(loaded[number % len(loaded)], digit, random)
             image.save(folder / digit / f"{number:04d}.png")
 
 
-def _draw(font: str, digit: str, random: np.random.Generator) -> Image.Image:
-    size = int(random.integers(24, 38))
-    image = Image.new("L", (SIZE, SIZE))
-    x, y = SIZE / 2 + random.uniform(-3, 3, 2)
+def _draw(font: ImageFont.FreeTypeFont, digit: str, random: np.random.Generator) -> Image.Image:
+    """A digit that fills the height, as the handwritten ones were normalised to do."""
+    side = 3 * SIZE
+    image = Image.new("L", (side, side))
     draw = ImageDraw.Draw(image)
-    draw.text((x, y), digit, fill=255, font=ImageFont.truetype(font, size), anchor="mm")
-    turn, slant = random.uniform(-12, 12), random.uniform(-0.15, 0.15)
-    image = image.rotate(turn, Image.Resampling.BILINEAR)
-    skew = (1.0, slant, -slant * SIZE / 2, 0.0, 1.0, 0.0)
-    return image.transform(image.size, Image.Transform.AFFINE, skew, Image.Resampling.BILINEAR)
+    draw.text((side / 2, side / 2), digit, fill=255, font=font, anchor="mm")
+    image = image.rotate(random.uniform(-12, 12), Image.Resampling.BILINEAR)
+    slant = random.uniform(-0.2, 0.2)
+    skew = (1.0, slant, -slant * side / 2, 0.0, 1.0, 0.0)
+    image = image.transform((side, side), Image.Transform.AFFINE, skew, Image.Resampling.BILINEAR)
+    image = image.crop(image.getbbox())
+    height = int(random.integers(SIZE - 6, SIZE + 1))
+    width = round(image.width * height / image.height * random.uniform(0.85, 1.2))
+    width = min(max(width, 4), SIZE - 2)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    placed = Image.new("L", (SIZE, SIZE))
+    x, y = (SIZE - width) // 2, (SIZE - height) // 2
+    placed.paste(image, (x + int(random.integers(-2, 3)), y + int(random.integers(-1, 2))))
+    return placed
 
 
 def _write_handwritten(folder: Path) -> None:

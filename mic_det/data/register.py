@@ -90,7 +90,7 @@ def register_yaml(path: str | Path) -> list[str]:
 
 
 def _register_class_folders(name: str, entry: dict, places: dict, path: Path) -> None:
-    for key in ("annotations", "pattern", "one_based"):
+    for key in ("annotations", "pattern", "one_based", *LABEL_KEYS):
         if key in entry:
             raise DataError(
                 f"{name}: {key}: has no meaning with class_folders, where the folder of an image "
