@@ -16,6 +16,7 @@ from mic_det.engine import build_trainer
 from mic_det.segmentation.distances import ClassCentreDistance
 from mic_det.segmentation.hosts.source_only import SourceOnly
 from mic_det.segmentation.inspection import class_separation, pseudo_label_quality
+from mic_det.segmentation.preparation import told
 from mic_det.segmentation.pseudo_labels import PixelLabels
 from mic_det.segmentation.translate import build_translator
 from mic_det.segmentation.translate.fit import fit_translator
@@ -62,6 +63,15 @@ def test_quality_counts_what_is_labelled_and_trusted():
     assert found.unfiltered == pytest.approx(
         float((plain == truth).sum() / (truth != 255).sum()), abs=1e-6
     )
+
+
+def test_long_passes_are_told_of(caplog):
+    with caplog.at_level("INFO"):
+        assert list(told(iter("abc"), "source", seconds=0.0)) == ["a", "b", "c"]
+    assert "3 source images so far" in caplog.text
+    caplog.clear()
+    assert list(told(iter("abc"), "source")) == ["a", "b", "c"]
+    assert not caplog.records
 
 
 def test_separation_is_that_of_the_encoders_features():

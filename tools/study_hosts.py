@@ -62,7 +62,6 @@ def split_iterations(row: str, total: int) -> list[str]:
         "spcl": {
             "SOLVER.MAX_ITER": total - half,
             "MODEL.SEG.SPCL.SELF_TRAINING_FROM": (total - half) // 2,
-            "MODEL.SEG.SPCL.THRESHOLD_PERIOD": max(1, total // 8),
         },
         "warmup": {"SOLVER.MAX_ITER": half},
         "diga_warmup": {"SOLVER.MAX_ITER": total, "MODEL.SEG.DIGA.WARMUP_ITERS": total},
