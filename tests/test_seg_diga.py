@@ -4,6 +4,8 @@ import pytest
 import torch
 from tiny_segmentor import (
     CLASSES,
+    TinyDecoder,
+    TinyEncoder,
     frozen_copy,
     images,
     preparation,
@@ -15,6 +17,7 @@ from mic_det.segmentation.centres import ClassCentres
 from mic_det.segmentation.distillation import symmetric_distillation
 from mic_det.segmentation.hosts.diga import DiGA, embed_and_predict
 from mic_det.segmentation.losses import pixel_cross_entropy, resize_labels
+from mic_det.segmentation.networks.hrda import HRDANetwork
 from mic_det.segmentation.translate import LabStatistics
 
 
@@ -80,6 +83,24 @@ def test_changed_view_keeps_half_the_classes_in_their_own_pixels(channels):
     for row, truth in zip(own, step.source_labels, strict=True):
         kept = [k for k in range(CLASSES) if row[truth == k].all() and (truth == k).any()]
         assert len(kept) == len(truth[truth != 255].unique()) // 2
+
+
+def test_hrda_predicts_by_its_windows_and_embeds_the_context():
+    network = HRDANetwork(
+        encoder=TinyEncoder(),
+        decoder=TinyDecoder(),
+        attention=TinyDecoder(),
+        detail_crop=(8, 8),
+        context_window=(16, 16),
+        num_classes=CLASSES,
+        pixel_mean=(120.0,) * 3,
+        pixel_std=(60.0,) * 3,
+    ).eval()
+    pictures = images(1, (16, 24))
+    embedding, logits = embed_and_predict(network, pictures)
+    torch.testing.assert_close(logits, network(pictures))
+    assert embedding.shape == (1, 4, 4, 6)
+    torch.testing.assert_close(embedding, network.encode(pictures)[-1])
 
 
 def test_centroids_start_from_the_target_set_and_the_teachers_classes():
