@@ -87,6 +87,7 @@ def test_defaults_are_those_of_the_papers():
         ("MODEL.SEG.HRDA.DETAIL_WEIGHT", 2.0, "MODEL.SEG.HRDA.DETAIL_WEIGHT"),
         ("MODEL.SEG.HRDA.DETAIL_CROP", (32,), "MODEL.SEG.HRDA.DETAIL_CROP"),
         ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 1, "MODEL.SEM_SEG_HEAD.NUM_CLASSES"),
+        ("MODEL.SADA.ENABLED", True, "MODEL.SEG.HOST 'adversarial'"),
         ("MODEL.SEG.HOSTS", "x", "did you mean MODEL.SEG.HOST"),
     ],
 )

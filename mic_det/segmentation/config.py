@@ -111,6 +111,11 @@ def check_segmentation_config(cfg: CN, require: Callable[[bool, str], None]) -> 
         f"MODEL.SEG.HOST {seg.HOST!r}{' with MODEL.MIC' if cfg.MODEL.MIC.ENABLED else ''} needs "
         "target images: set DATASETS.TARGET.",
     )
+    require(
+        not cfg.MODEL.SADA.ENABLED,
+        "MODEL.SADA.ENABLED is for detection. Segmentation aligns domains by MODEL.SEG.HOST "
+        "'adversarial'.",
+    )
     classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     require(2 <= classes < 255, f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is in [2, 254], not {classes}")
     require(

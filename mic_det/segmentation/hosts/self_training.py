@@ -16,6 +16,7 @@ from mic_det.core import StudentAugment
 from ..losses import IGNORED
 from ..mixing import class_mask, mix
 from ..networks.base import SegmentationNetwork
+from ..pseudo_labels import PixelLabels
 from .base import HOST_REGISTRY, Host, Step
 
 
@@ -123,7 +124,7 @@ class SelfTraining(Host):
         return losses
 
     @torch.no_grad()
-    def mixed(self, step: Step) -> tuple[Tensor, Any]:
+    def mixed(self, step: Step) -> tuple[Tensor, PixelLabels]:
         """Target images with source classes on them, in other colours, and their labels."""
         # Where batches differ in size, the sources are used in turn.
         partner = torch.arange(len(step.target_images)) % len(step.source_images)
