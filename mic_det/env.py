@@ -34,6 +34,8 @@ REPORTED = (
     "opencv-python",
     "opencv-python-headless",
     "pillow",
+    "scikit-learn",
+    "timm",
 )
 
 

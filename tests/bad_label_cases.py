@@ -150,6 +150,12 @@ def synthia_without_channel(root: Path) -> None:
     write_labels(root / "labels", save_deep_channels)
 
 
+def deep_cut_off(root: Path) -> Told:
+    write_labels(root / "labels", save_deep_channels)
+    replaced(None)(root)
+    return {"label_channel": 0}
+
+
 def palette_channel(root: Path) -> Told:
     write_labels(root / "labels", save_palette)
     return {"label_channel": 2}
@@ -195,6 +201,7 @@ FILES = [
          rewrite(lambda ids: ids[::2, ::2])),
     Case("turned", ("{}/labels/a.png", "is 32x48", "is 48x32"), turned),
     Case("cut off", ("{}/labels/a.png", "cannot be read as an image"), replaced(None)),
+    Case("16 bits, cut off", ("{}/labels/a.png", "cannot be read as an image"), deep_cut_off),
     Case("empty file", ("{}/labels/a.png", "it is empty"), replaced(b"")),
     Case("web page", ("{}/labels/a.png", "web page"), replaced(b"<html>404</html>")),
     Case("Git LFS pointer", ("{}/labels/a.png", "git lfs pull"),

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
-from class_trees import CLASSES, CONFIGS, register_trees, tiny_config
+from class_trees import CLASSES, CONFIGS, TINY, register_trees, tiny_config
 from test_training import CutAfter, PowerCut, differing, train
 
 from mic_det import classification, core, engine
@@ -339,3 +340,22 @@ def test_weights_of_other_classes_are_named(run, trees, tmp_path, monkeypatch, c
         run_tool(load_tool("predict").main)
     message = "was trained for 3 classes, but the config's MODEL.CLASSIFIER.NUM_CLASSES is 7"
     assert message in capsys.readouterr().err
+
+
+def test_two_processes_climb_and_step_together(trees, tmp_path):
+    """The command line with all parts, SAM's unsynchronised first pass among them."""
+    (tmp_path / "trees.yaml").write_text(
+        "shapes2: {images: data/shapes, class_folders: true}\n"
+        "pale2: {images: data/pale, class_folders: true}\n"
+    )
+    overrides = [*TINY, "DATASETS.REGISTER", f"('{tmp_path / 'trees.yaml'}',)"]
+    overrides += ["DATASETS.TRAIN", "('shapes2',)", "DATASETS.TARGET", "('pale2',)"]
+    overrides += ["DATASETS.TEST", "('pale2',)", "SOLVER.MAX_ITER", "2"]
+    overrides += ["OUTPUT_DIR", str(tmp_path / "run")]
+    config = ("--config", "configs/cls/digits_mic.yaml", "--num-gpus", "2")
+    code, output = processes.run(tmp_path, *config, *overrides)
+    assert code == 0, output[-3000:]
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert 0.0 <= results["student"]["pale2"]["accuracy"] <= 100.0
+    rows = (tmp_path / "run/inference/student/pale2/predictions.csv").read_text().splitlines()
+    assert len(rows) == 1 + 15, "each image once, whichever process had it"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
-from seg_trees import SYNTHIA_STRIPES, TRAIN_IDS, draw_all, stripes
+from seg_trees import TRAIN_IDS, draw_all, stripes
 from small_scenes import CLASSES, ids_of, make_scenes
 
 from mic_det.config import ConfigError, get_cfg
@@ -26,7 +26,12 @@ from mic_det.data.segmentation import (
 from mic_det.data.segmentation.builtin import segmentation_entries
 from mic_det.data.segmentation.check import check_segmentation_domain
 from mic_det.data.segmentation.cityscapes_labels import CLASSES as CITYSCAPES
-from mic_det.data.segmentation.cityscapes_labels import CLASSES_13, CLASSES_16
+from mic_det.data.segmentation.cityscapes_labels import (
+    CLASSES_13,
+    CLASSES_16,
+    LABEL_IDS,
+    SYNTHIA_IDS,
+)
 from mic_det.data.streets import SplitSpec, ensure_streets
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
@@ -146,10 +151,20 @@ def test_the_rest_of_the_builtin_domains(trees: Path):
     assert "night" in unlabelled_dicts("dark_zurich_sem_train")[0]["file_name"]
 
 
-def test_the_classes_of_the_papers():
-    assert len(CITYSCAPES) == 19 and len(CLASSES_16) == 16 and len(CLASSES_13) == 13
-    assert CITYSCAPES[10:14] == ("sky", "person", "rider", "car")
-    assert len(SYNTHIA_STRIPES) == len(TRAIN_IDS)
+def test_the_ids_of_the_papers():
+    """Train id by published id, class by class."""
+    cityscapes = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+    synthia = (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11)
+    for table, ids in ((LABEL_IDS, cityscapes), (SYNTHIA_IDS, synthia)):
+        found = {
+            number: CITYSCAPES.index(name) for number, name in table.items() if name in CITYSCAPES
+        }
+        assert found == {number: k for k, number in enumerate(ids)}
+        assert {name for name in table.values() if name not in CITYSCAPES} == {"ignore"}
+    assert set(LABEL_IDS) == {*range(35), 255} and set(SYNTHIA_IDS) == set(range(23))
+    assert CITYSCAPES[9:12] == ("terrain", "sky", "person") and len(CITYSCAPES) == 19
+    assert set(CITYSCAPES) - set(CLASSES_16) == {"terrain", "truck", "train"}
+    assert set(CLASSES_16) - set(CLASSES_13) == {"wall", "fence", "pole"}
 
 
 def test_missing_data_are_said_with_what_to_download(tmp_path: Path):

@@ -160,7 +160,8 @@ def test_vgg16_has_output_stride_8_and_takes_torchvisions_weights(tmp_path):
 
     encoder = DilatedVGG16(fc_channels=16).eval()
     torch.manual_seed(2)
-    donor = torchvision.models.vgg16(weights=None).features
+    vgg = torchvision.models.vgg
+    donor = vgg.make_layers(vgg.cfgs["D"])
     state = {f"features.{name}": value for name, value in donor.state_dict().items()}
     torch.save(state | {"classifier.0.bias": torch.zeros(1)}, tmp_path / "vgg.pth")
     load_encoder_weights(encoder, str(tmp_path / "vgg.pth"))
@@ -169,7 +170,7 @@ def test_vgg16_has_output_stride_8_and_takes_torchvisions_weights(tmp_path):
         (found,) = encoder(images)
         assert found.shape == (1, 16, 4, 6)
         # Up to the fourth pooling, which is left out, the two are the same network.
-        assert torch.allclose(encoder.features[:23](images), donor[:23](images), atol=1e-6)
+        assert torch.allclose(encoder.features[:23](images), donor[:23](images), atol=1e-5)
     assert [encoder.features[i].dilation for i in (24, 26, 28)] == [(2, 2)] * 3
 
 

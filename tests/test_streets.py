@@ -56,7 +56,7 @@ def test_shapes_and_types(scenes):
         assert scene.semantic.shape == (128, 256) and scene.semantic.dtype == np.uint8
         assert scene.boxes.shape == (len(scene.classes), 4) and scene.boxes.dtype == np.float32
         assert scene.classes.dtype == np.int64
-        assert 1 <= len(scene.boxes) <= 12
+        assert 1 <= len(scene.boxes) <= 6
         assert set(np.unique(scene.semantic)) <= {*range(19), 255}
         assert (scene.depth > 0).all() and np.isfinite(scene.depth).all()
 
@@ -174,7 +174,7 @@ def test_depth_of_things_lies_before_the_ground_behind_them(scenes):
 
 
 def test_a_rider_sits_on_a_cycle(scenes):
-    found = seated = 0
+    found = 0
     for scene in scenes:
         cycles = scene.boxes[np.isin(scene.classes, (MOTORCYCLE, BICYCLE))]
         for box in scene.boxes[scene.classes == RIDER]:
@@ -182,9 +182,8 @@ def test_a_rider_sits_on_a_cycle(scenes):
             width = np.minimum(box[2], cycles[:, 2]) - np.maximum(box[0], cycles[:, 0])
             height = np.minimum(box[3], cycles[:, 3]) - np.maximum(box[1], cycles[:, 1])
             under = cycles[:, 3] >= box[3] - 2
-            seated += ((width > 0) & (height > 0) & under).any()
-    # Of a few the cycle is hidden by what stands in front.
-    assert found > 10 and seated >= 0.95 * found
+            assert ((width > 0) & (height > 0) & under).any()
+    assert found > 10
 
 
 def test_every_class_occurs_often_enough():

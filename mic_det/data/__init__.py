@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mic_det.data.catalog import register_domain, unregister_domain
+    from mic_det.data.class_folders import register_class_folders
     from mic_det.data.register import register_yaml
     from mic_det.data.segmentation.registration import register_segmentation
 
-__all__ = ["register_domain", "register_segmentation", "register_yaml", "unregister_domain"]
+__all__ = [
+    "register_class_folders",
+    "register_domain",
+    "register_segmentation",
+    "register_yaml",
+    "unregister_domain",
+]
 
 _HOMES = {
+    "register_class_folders": "class_folders",
     "register_domain": "catalog",
     "register_segmentation": "segmentation.registration",
     "register_yaml": "register",

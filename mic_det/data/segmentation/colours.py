@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def class_colours(classes: Sequence[str]) -> list[Colour]:
     return found  # type: ignore[return-value]
 
 
-def _candidates():
+def _candidates() -> Iterator[Colour]:
     """Endless bright colours; those that follow each other differ in hue by the golden section."""
     k = 0
     while True:

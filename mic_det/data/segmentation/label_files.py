@@ -145,26 +145,37 @@ def _in_range(path: Path, values: np.ndarray) -> np.ndarray:
 
 
 def _channel(path: Path, channel: int) -> np.ndarray:
-    """A channel of an image with several; those with 16 bits, which Pillow cuts to 8, by OpenCV."""
-    image = load_image(path)
-    _refuse_lossy(path, image)
-    bands = len(image.getbands())
-    if image.mode == "P":
-        bands = 1
-    if channel >= bands:
+    """One channel of a label image, (H, W)."""
+    planes = _deep_planes(path)
+    if planes is None:
+        image = load_image(path)
+        _refuse_lossy(path, image)
+        planes = np.asarray(image)
+    planes = planes.reshape(*planes.shape[:2], -1)
+    count = planes.shape[2]
+    if channel >= count:
         raise DataError(
-            f"{path}: label_channel: {channel}: the image has {bands} channel"
-            f"{'s' * (bands > 1)} (mode {image.mode}), counted from 0. Correct label_channel."
+            f"{path}: label_channel: {channel}: the image has {count} channel"
+            f"{'s' * (count > 1)}, counted from 0. Correct label_channel."
         )
-    data = path.read_bytes()
-    deep = data.startswith(_PNG) and data[24] == 16
-    if not deep:
-        values = np.asarray(image)
-        return _in_range(path, values if values.ndim == 2 else values[:, :, channel])
-    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None:
+    return _in_range(path, planes[:, :, channel])
+
+
+def _deep_planes(path: Path) -> np.ndarray | None:
+    """A PNG with 16 bits a channel, which Pillow cuts to 8: (H, W, channels) uint16.
+
+    None for every other file, and for one that cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if not data.startswith(_PNG) or data[24:25] != b"\x10":
+        return None
+    planes = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if planes is None:
+        load_image(path)  # which says what is wrong with it
         raise DataError(f"{path}: cannot be read as an image of 16 bits. Restore the file.")
-    if values.ndim == 2:
-        return values
-    order = {3: (2, 1, 0), 4: (2, 1, 0, 3)}.get(values.shape[2], range(values.shape[2]))
-    return values[:, :, order[channel]]
+    if planes.ndim == 2:
+        return planes
+    return planes[:, :, [2, 1, 0, 3][: planes.shape[2]]]  # from OpenCV's order to the file's

@@ -99,7 +99,7 @@ def make_street(rng: np.random.Generator) -> Street:
     right = LANE / 2 + (2.3 if parking else rng.uniform(0.3, 0.9))
     walk_left, walk_right = left, right
     track = None
-    cross = float(rng.uniform(16, 32)) if rng.random() < 0.45 else None
+    cross = float(rng.uniform(12, 22)) if rng.random() < 0.45 else None
     rails = rng.random() < 0.42
     cross_track = bool(rails and cross is not None and rng.random() < 0.6)
     if rails and not cross_track:
@@ -137,13 +137,13 @@ def _place_small(kind: str, street: Street, rng: np.random.Generator) -> Pose:
             x = rng.uniform(street.road_left, street.road_right)
             across = math.pi / 2 if rng.random() < 0.5 else -math.pi / 2
             return Pose(x, street.crosswalk + rng.uniform(-1.2, 1.2), across)
-        z = _depth(rng, 7.5, 30)
+        z = _depth(rng, 7.0, 17)
         heading = rng.uniform(-math.pi, math.pi)
         return Pose(_on_walk(street, rng), z, heading)
     if kind in ("bicycle", "motorcycle"):
         heading = rng.uniform(0.5, math.pi - 0.5) * (1 if rng.random() < 0.5 else -1)
-        return Pose(_on_walk(street, rng), _depth(rng, 7.0, 20), heading)
-    z = _depth(rng, 7.5, 25)
+        return Pose(_on_walk(street, rng), _depth(rng, 7.0, 14), heading)
+    z = _depth(rng, 8.0, 17)
     draw = rng.random()
     if draw < 0.35 and street.cross is not None and not street.cross_track:
         side = 1 if rng.random() < 0.5 else -1
@@ -163,7 +163,7 @@ def _on_walk(street: Street, rng: np.random.Generator) -> float:
 
 def _place_vehicle(kind: str, street: Street, rng: np.random.Generator) -> Pose:
     """Cars, trucks and buses: in a lane, parked at the edge, or on the crossing road."""
-    near, far = (8.5, 38.0) if kind == "car" else (14.0, 42.0)
+    near, far = (9.0, 24.0) if kind == "car" else (13.0, 27.0)
     draw = rng.random()
     if draw < 0.4 and street.cross is not None and not street.cross_track:
         side = 1 if rng.random() < 0.5 else -1
@@ -186,7 +186,7 @@ def _place_train(street: Street, rng: np.random.Generator) -> Thing | None:
         length = float(rng.uniform(14, 24))
         # Closer than this the near end would leave the image sideways.
         nearest = max(9.0, abs(street.track) / 0.42)
-        z = rng.uniform(nearest, nearest + 14) + length / 2
+        z = rng.uniform(nearest, nearest + 8) + length / 2
         heading = 0.0 if rng.random() < 0.5 else math.pi
         return Thing("train", Pose(street.track, z, heading), length, width, height)
     if street.cross_track and street.cross is not None:
@@ -261,14 +261,14 @@ def _on_rails(thing: Thing, street: Street) -> bool:
 
 
 def make_things(street: Street, camera: Camera, rng: np.random.Generator) -> list[Thing]:
-    """Draw 4 to about 11 boxes' worth of things that fit the street; may come out empty."""
+    """Draw 1 to about 6 boxes' worth of things that fit the street; may come out empty."""
     placed: list[_Placed] = []
     if rng.random() < _TRAIN_CHANCE:
         for _ in range(8):
             train = _place_train(street, rng)
             if train is not None and _place(train, placed, camera):
                 break
-    budget = int(rng.integers(4, 12)) - len(placed)
+    budget = int(rng.integers(2, 7)) - len(placed)
     for _ in range(48):
         if budget <= 0:
             break

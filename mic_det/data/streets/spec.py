@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 # Raise this when a change alters any pixel, box or file: the cache folder's name depends on it.
-GENERATOR_VERSION = 4
+GENERATOR_VERSION = 5
 
 IMAGE_HEIGHT = 128
 IMAGE_WIDTH = 256
@@ -49,7 +49,7 @@ STREETS_SPLITS: dict[tuple[str, str], SplitSpec] = {
 }
 
 # Fog: attenuation per scene metre and grey level of the atmospheric light, uniform per image.
-FOG_BETA_RANGE = (0.035, 0.06)
+FOG_BETA_RANGE = (0.05, 0.10)
 FOG_LIGHT_RANGE = (175.0, 225.0)
 
 # What counts as a visible instance.

@@ -109,8 +109,14 @@ def _stage(
     )
 
 
+# Channels and number of convolutions of VGG-16's stages.
+VGG16 = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+
+
 class DilatedVGG16(Encoder):
-    """torchvision's VGG-16 without its last two poolings; the last stage dilated by 2; stride 8.
+    """VGG-16 without its last two poolings; the last stage dilated by 2; output stride 8.
+
+    Names of parameters are those of torchvision's ``vgg16().features``.
 
     Its fully connected layers become two dilated convolutions of 1024 channels, as DeepLab has
     them, when ``fc_channels`` is above 0.
@@ -121,17 +127,18 @@ class DilatedVGG16(Encoder):
 
     def __init__(self, fc_channels: int = 1024) -> None:
         super().__init__()
-        layers = list(torchvision.models.vgg16(weights=None).features)
-        pools = [i for i, each in enumerate(layers) if isinstance(each, nn.MaxPool2d)]
-        for i in range(pools[3], len(layers)):
-            if isinstance(layers[i], nn.Conv2d):
-                layers[i].dilation = layers[i].padding = (2, 2)
-        for i in pools[3:]:
+        layers: list[nn.Module] = []
+        inputs = 3
+        for stage, (channels, count) in enumerate(VGG16):
+            dilation = 2 if stage == 4 else 1
+            for _ in range(count):
+                conv = nn.Conv2d(inputs, channels, 3, padding=dilation, dilation=dilation)
+                nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(conv.bias)
+                layers += [conv, nn.ReLU(inplace=True)]
+                inputs = channels
             # A placeholder keeps the numbers of the layers, by which weights are found.
-            layers[i] = nn.Identity()
-        for each in layers:
-            if isinstance(each, nn.ReLU):
-                each.inplace = True
+            layers.append(nn.MaxPool2d(2, 2) if stage < 3 else nn.Identity())
         self.features = nn.Sequential(*layers)
         self.fully_connected = nn.Sequential(
             nn.Conv2d(512, fc_channels, 3, padding=4, dilation=4),
