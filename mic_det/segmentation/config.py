@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from detectron2.config import CfgNode as CN
 
+from .prototype_config import add_prototype_hosts_config, check_prototype_hosts_config
+
 ENCODERS = ("mit", "resnet", "vgg16")
 DECODERS = ("daformer", "deeplab_v2")
 MIC_DOMAINS = ("target", "source", "source_target")
@@ -67,6 +69,8 @@ def add_segmentation_config(cfg: CN) -> None:
     seg.ADVERSARIAL.WEIGHT = 0.001
     seg.ADVERSARIAL.CHANNELS = 64
     seg.ADVERSARIAL.LR_FACTOR = 1.0
+
+    add_prototype_hosts_config(seg)
 
     # Images that MODEL.MIC masks: "target", "source" or "source_target".
     seg.MIC_DOMAINS = "target"
@@ -138,3 +142,4 @@ def check_segmentation_config(cfg: CN, require: Callable[[bool, str], None]) -> 
         0.0 <= hrda.DETAIL_WEIGHT <= 1.0,
         f"MODEL.SEG.HRDA.DETAIL_WEIGHT is in [0, 1], not {hrda.DETAIL_WEIGHT}",
     )
+    check_prototype_hosts_config(cfg, require)

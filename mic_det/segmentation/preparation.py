@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +25,8 @@ from .losses import resize_labels
 from .meta_arch import AdaptiveSegmentor
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 
 class HostPreparation(HookBase):
@@ -59,17 +63,37 @@ class HostPreparation(HookBase):
             self.student.train()
 
     def _source(self) -> Iterator[tuple[Tensor, Tensor]]:
-        mapper = SegmentationMapper(self.cfg, is_train=False)
-        for name in self.cfg.DATASETS.TRAIN:
-            load = label_loader(name)
-            for record in labelled_seg_dicts(name):
-                images = self.student.images([mapper(record)])
-                labels = load(record["sem_seg_file_name"], dtype=np.int64)
-                labels = torch.as_tensor(np.array(labels))[None].to(images.device)
-                yield images, resize_labels(labels, images.shape[-2:])
+        return told(labelled_pass(self.cfg, self.cfg.DATASETS.TRAIN, self.student), "source")
 
     def _target(self) -> Iterator[Tensor]:
         mapper = SegmentationMapper(self.cfg, is_train=False)
-        for name in self.cfg.DATASETS.TARGET:
-            for record in unlabelled_dicts(name):
-                yield self.student.images([mapper(record)])
+        records = (each for name in self.cfg.DATASETS.TARGET for each in unlabelled_dicts(name))
+        return told((self.student.images([mapper(each)]) for each in records), "target")
+
+
+def told(items: Iterable[Item], what: str, seconds: float = 30.0) -> Iterator[Item]:
+    """The same items; the log says every so many ``seconds`` how many there were."""
+    last = time.monotonic()
+    for count, each in enumerate(items, 1):
+        yield each
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            logger.info("%d %s images so far", count, what)
+
+
+def labelled_pass(
+    cfg: CfgNode, names: Sequence[str], student: AdaptiveSegmentor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images of labelled domains, one by one at test size, as a network takes them.
+
+    Gives images (1, 3, H, W) and labels (1, H, W) int64 of the model's classes, brought to the
+    images' size by nearest neighbour.
+    """
+    mapper = SegmentationMapper(cfg, is_train=False)
+    for name in names:
+        load = label_loader(name)
+        for record in labelled_seg_dicts(name):
+            images = student.images([mapper(record)])
+            labels = load(record["sem_seg_file_name"], dtype=np.int64)
+            labels = torch.as_tensor(np.array(labels))[None].to(images.device)
+            yield images, resize_labels(labels, images.shape[-2:])

@@ -1,0 +1,136 @@
+"""Short runs of SPCL and DiGA through all their stages, with and without MIC, and resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+from tiny_label_maps import SOURCE, TARGET, block_config
+
+from mic_det.config import ConfigError
+from mic_det.engine import build_trainer
+
+pytestmark = pytest.mark.usefixtures("clean_catalogs")
+
+# Each with a change of stage before iteration 2.
+HOSTS = {
+    "spcl": ("MODEL.SEG.SPCL.TEMPERATURE", "0.5", "MODEL.SEG.SPCL.SELF_TRAINING_FROM", "2"),
+    "diga": ("MODEL.SEG.DIGA.WARMUP_ITERS", "2"),
+}
+LOSSES = {
+    "spcl": {"loss_source", "loss_contrast_source", "loss_contrast_target", "loss_self_training"},
+    "diga": {"loss_source", "loss_distillation", "loss_mixed"},
+}
+
+
+class PowerCut(Exception):
+    """Ends a run in the midst of it."""
+
+
+class CutAfter(HookBase):
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def after_step(self) -> None:
+        if self.trainer.iter == self.iteration:
+            raise PowerCut
+
+
+def config(folder: Path, host: str, *overrides: str):
+    return block_config(folder, "MODEL.SEG.HOST", host, *HOSTS[host], *overrides)
+
+
+def train(cfg, *, resume: bool = False, cut_after: int | None = None):
+    trainer = build_trainer(cfg, resume=resume, writers=list, log_period=1)
+    if cut_after is not None:
+        trainer.register_hooks([CutAfter(cut_after)])
+    trainer.train(trainer.start_iter, cfg.SOLVER.MAX_ITER)
+    return trainer
+
+
+def everything(trainer) -> dict[str, torch.Tensor]:
+    """Weights and buffers of student, host and teacher, and the optimizer's memory."""
+    found = {f"student.{k}": v for k, v in trainer.student.state_dict().items()}
+    found |= {f"teacher.{k}": v for k, v in trainer.teacher.model.state_dict().items()}
+    for i, state in trainer.optimizer.state_dict()["state"].items():
+        found |= {f"{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    return found
+
+
+@pytest.mark.parametrize("mic", [False, True])
+@pytest.mark.parametrize("host", HOSTS)
+def test_all_stages_with_and_without_mic(tmp_path, host, mic):
+    trainer = train(config(tmp_path / "run", host, "MODEL.MIC.ENABLED", str(mic)))
+    last = {k: v[0] for k, v in trainer.storage.latest().items() if k.startswith("loss_")}
+    assert last.keys() == LOSSES[host] | ({"loss_mic"} if mic else set())
+    assert all(0.0 < value < 20.0 for value in last.values()), last
+    metrics = trainer.last_results["student"][TARGET]
+    assert 0.0 <= metrics["mIoU"] <= 100.0
+    names = trainer.teacher.model.state_dict()
+    assert not [name for name in names if "prototypes" in name or "centroids" in name]
+
+
+@pytest.mark.parametrize(
+    ("host", "cut"),
+    [
+        ("spcl", 0),  # in the first stage
+        ("spcl", 1),  # just before the second stage starts
+        ("diga", 2),  # in the second stage
+    ],
+)
+def test_a_run_that_is_cut_ends_the_same(tmp_path, host, cut):
+    mic = ("MODEL.MIC.ENABLED", "True", "DATASETS.TEST", "()")
+    straight = everything(train(config(tmp_path / "straight", host, *mic)))
+    cfg = config(tmp_path / "cut", host, *mic, "SOLVER.CHECKPOINT_PERIOD", "1")
+    with pytest.raises(PowerCut):
+        train(cfg, cut_after=cut)
+    resumed = everything(train(cfg, resume=True))
+    assert straight.keys() == resumed.keys()
+    assert [k for k in straight if not torch.equal(straight[k], resumed[k])] == []
+    assert any("host." in name and "means" in name for name in straight)
+
+
+def test_diga_warmup_does_not_depend_on_what_the_target_shows(tmp_path, monkeypatch):
+    """Nothing but the style of target images reaches warm-up; here it is made the same."""
+    from mic_det.segmentation.translate import LabStatistics
+
+    monkeypatch.setattr(LabStatistics, "translate", lambda self, source, target: 0.5 * source)
+    settings = ("MODEL.SEG.DIGA.WARMUP_ITERS", "4", "DATASETS.TEST", "()")
+    with_dark = train(config(tmp_path / "dark", "diga", *settings))
+    with_light = train(
+        config(tmp_path / "light", "diga", *settings, "DATASETS.TARGET", f"('{SOURCE}',)")
+    )
+    first, second = everything(with_dark), everything(with_light)
+    assert [k for k in first if not torch.equal(first[k], second[k])] == []
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_labels_of_the_target_are_never_opened(tmp_path, opened, host):
+    cfg = config(tmp_path / "run", host, "DATASETS.TARGET", f"('{TARGET}',)", "DATASETS.TEST", "()")
+    train(cfg)
+    labels = [path for path in opened if "dark/labels" in path and path.endswith(".png")]
+    assert labels == []
+    assert any("dark/images" in path for path in opened)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("MODEL.SEG.SPCL.TEMPERATURE", "0.0"), "TEMPERATURE is above 0"),
+        (("MODEL.SEG.SPCL.KEEP", "1.5"), "KEEP is in"),
+        (("MODEL.SEG.DIGA.TRANSLATOR", "photoshop"), "lab, fourier, learnt"),
+        (("MODEL.SEG.DIGA.WARMUP_ITERS", "-1"), "WARMUP_ITERS is at least 0"),
+        (("MODEL.SEG.DIGA.FOURIER_SHARE", "0.7"), "FOURIER_SHARE"),
+        (("DATASETS.TARGET", "()"), "DATASETS.TARGET"),
+    ],
+)
+def test_settings_that_cannot_be_meant(tmp_path, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        config(tmp_path / "run", "diga", *overrides)
+
+
+def test_a_learnt_translator_needs_its_file(tmp_path):
+    with pytest.raises(ConfigError, match="TRANSLATOR_WEIGHTS"):
+        config(tmp_path / "run", "diga", "MODEL.SEG.DIGA.TRANSLATOR", "learnt")
