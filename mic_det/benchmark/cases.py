@@ -57,6 +57,8 @@ class Case:
         """Its configuration: random weights, and nothing that depends on data."""
         overrides = [
             *("MODEL.WEIGHTS", "", "MODEL.DEVICE", self.device),
+            # Weights stay where they are: random images teach nothing but to diverge.
+            *("SOLVER.BASE_LR", "0.0"),
             *("SOLVER.IMS_PER_BATCH", str(self.source)),
             *("SOLVER.TARGET_IMS_PER_BATCH", str(self.target)),
             *("MODEL.MIC.DOUBT_THRESH", "1.0", "MODEL.MIC.SCORE_THRESH", "0.8"),

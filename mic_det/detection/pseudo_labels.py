@@ -11,6 +11,8 @@ from detectron2.structures import Instances
 
 from mic_det.core import confident
 
+from .sparse_pooling import pool_regions
+
 
 def detect_confident(
     model: GeneralizedRCNN, batch: Sequence[dict[str, Any]], threshold: float
@@ -29,10 +31,8 @@ def detect_confident(
     proposals, _ = model.proposal_generator(images, features, None)
     heads = model.roi_heads
     predictor = heads.box_predictor
-    pooled = heads.box_pooler(
-        [features[name] for name in heads.box_in_features],
-        [each.proposal_boxes for each in proposals],
-    )
+    maps = [features[name] for name in heads.box_in_features]
+    pooled = pool_regions(heads.box_pooler, [(maps, [each.proposal_boxes for each in proposals])])
     predictions = predictor(heads.box_head(pooled))
     detections, _ = fast_rcnn_inference(
         predictor.predict_boxes(predictions, proposals),
