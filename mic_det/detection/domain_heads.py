@@ -95,9 +95,7 @@ def image_domain_loss(
     return torch.stack([part.mean() for part in _insides(loss, image_sizes, stride)]).mean()
 
 
-def _insides(
-    maps: Tensor, image_sizes: Sequence[tuple[int, int]], stride: int
-) -> list[Tensor]:
+def _insides(maps: Tensor, image_sizes: Sequence[tuple[int, int]], stride: int) -> list[Tensor]:
     """The images' own areas of ``maps`` (N, ...), padding left out; one part if all are equal."""
     images = [maps] if len(set(image_sizes)) == 1 else maps.split(1)
     return [

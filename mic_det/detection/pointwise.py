@@ -17,8 +17,8 @@ def pointwise_logits(
     Outputs and gradients are those of two 1x1 convolutions, evaluated for each factor behind
     `mic_det.core.scale_gradient`. As there is one logit a position, what flows back through the
     hidden layer is the same matrix for all losses but for a number a position: it is multiplied out
-    once, and those numbers are put onto the C channels of ``x`` instead of the hidden ones. Kept for
-    the way back is which hidden units are active, a byte each.
+    once, and those numbers are put onto the C channels of ``x`` instead of the hidden ones. Kept
+    for the way back is which hidden units are active, a byte each.
 
     Args:
         x: (N, C, H, W), floating, contiguous or channels-last.
@@ -72,14 +72,15 @@ class _PointwiseLogits(torch.autograd.Function):
             spread = total.to(ctx.dtype)
             weighted = _positions(x.to(ctx.dtype)) * spread.unsqueeze(2)
             # sum over positions of g * active * x, and of g * active
-            products = torch.bmm(mask.transpose(1, 2), weighted).float().sum(0)
-            sums = (mask.flatten(0, 1).t() @ spread.flatten()).float()
+            exact = torch.promote_types(ctx.dtype, torch.float32)
+            products = torch.bmm(mask.transpose(1, 2), weighted).to(exact).sum(0)
+            sums = (mask.flatten(0, 1).t() @ spread.flatten()).to(exact)
             return (
                 *(None, of_x),
                 (w2[:, None] * products).to(w1.dtype),
                 (w2 * sums).to(b1.dtype),
                 ((w1 * products).sum(1) + b1 * sums).to(w2.dtype),
-                total.float().sum().reshape(1).to(b1.dtype),
+                total.to(exact).sum().reshape(1).to(b1.dtype),
             )
 
 

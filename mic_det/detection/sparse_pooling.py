@@ -49,7 +49,7 @@ def pool_regions(pooler: ROIPooler, batches: Sequence[Pooled]) -> Tensor:
 def _is_for_sparse(pooler: ROIPooler, batches: Sequence[Pooled]) -> bool:
     layers = pooler.level_poolers
     return (
-        all(not level.is_cuda and level.is_floating_point() for maps, _ in batches for level in maps)
+        all(level.device.type == "cpu" for maps, _ in batches for level in maps)
         and all(type(each) is ROIAlign for each in layers)
         and pooler.output_size[0] == pooler.output_size[1]
         and any(len(each) for _, boxes in batches for each in boxes)
@@ -204,8 +204,9 @@ def _product(on_y: _Axis, on_x: _Axis, first: Tensor, across: Tensor, width: int
     down = torch.div(place, per_bin[rows], rounding_mode="floor")
     right = place - down * per_bin[rows]
     numbers = torch.arange(regions * bins).view(regions, bins)
-    of_y = (numbers[:, :, None].expand(-1, -1, bins).reshape(-1) * on_y.index.shape[2])[rows] + down
-    of_x = (numbers[:, None, :].expand(-1, bins, -1).reshape(-1) * on_x.index.shape[2])[rows] + right
+    line = numbers[:, :, None].expand(-1, -1, bins).reshape(-1) * on_y.index.shape[2]
+    column = numbers[:, None, :].expand(-1, bins, -1).reshape(-1) * on_x.index.shape[2]
+    of_y, of_x = line[rows] + down, column[rows] + right
     row_first = first[:, None, None] + on_y.index * across[:, None, None]
     columns = row_first.view(-1)[of_y] + on_x.index.view(-1)[of_x]
     weights = on_y.weight.view(-1)[of_y] * on_x.weight.view(-1)[of_x]
