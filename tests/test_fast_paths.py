@@ -248,7 +248,7 @@ def test_training_with_all_batches_together_gives_the_same_losses_and_gradients(
 
         def extract_all(*batches, together=together):
             images = [model.preprocess_image(each) if each else None for each in batches]
-            return extract_features(model.backbone, images, together)
+            return extract_features(model.backbone, images, together=together)
 
         monkeypatch.setattr(model, "extract_all", extract_all)
         torch.manual_seed(2)

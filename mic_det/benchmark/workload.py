@@ -105,17 +105,18 @@ class PlainDetector:
 
         return work
 
-    def inference(self, count: int, batched: bool) -> Work:
-        """Detections, as the teacher needs them."""
+    def inference(self, count: int, batched: bool, model: nn.Module | None = None) -> Work:
+        """Detections, as the teacher needs them; of another model than this one if given."""
         images = self.images(count)
         portions = [images] if batched else [[each] for each in images]
+        model = model or self.model
 
         def work() -> None:
-            self.model.eval()
+            model.eval()
             with torch.no_grad(), self.autocast():
                 for portion in portions:
-                    self.model.inference(portion, do_postprocess=False)
-            self.model.train()
+                    model.inference(portion, do_postprocess=False)
+            model.train()
 
         return work
 

@@ -59,7 +59,7 @@ def _is_for_sparse(pooler: ROIPooler, batches: Sequence[Pooled]) -> bool:
 
 @dataclass
 class RowMatrix:
-    """A sparse matrix, row by row.
+    """A sparse matrix, row by row; numbers are int32, for it lives until the way back.
 
     ``columns``, ``weights`` (nnz,): its entries. ``rows`` (nnz,): their rows, ascending.
     ``starts`` (R,): the first entry of each row. ``width``: number of columns.
@@ -95,7 +95,7 @@ class _RowSums(torch.autograd.Function):
         back = F.embedding_bag(
             matrix.rows[order],
             grad.contiguous(),
-            counts.cumsum(0) - counts,
+            (counts.cumsum(0) - counts).int(),
             mode="sum",
             per_sample_weights=matrix.weights[order],
         )
@@ -210,4 +210,4 @@ def _product(on_y: _Axis, on_x: _Axis, first: Tensor, across: Tensor, width: int
     row_first = first[:, None, None] + on_y.index * across[:, None, None]
     columns = row_first.view(-1)[of_y] + on_x.index.view(-1)[of_x]
     weights = on_y.weight.view(-1)[of_y] * on_x.weight.view(-1)[of_x]
-    return RowMatrix(columns, weights, rows, starts, width)
+    return RowMatrix(columns.int(), weights, rows.int(), starts.int(), width)
