@@ -105,14 +105,16 @@ def main() -> None:
             )
         )
         show("")
-    print(tables(measured))
-    if arguments.output:
+        # After each case: what has been measured is not lost with a run that is stopped.
         data = {
             "cases": [each.as_dict() for each in measured],
             "clock": arguments.clock,
             "environment": describe(),
         }
-        write_text_atomically(arguments.output, json.dumps(data, indent=2) + "\n")
+        if arguments.output:
+            write_text_atomically(arguments.output, json.dumps(data, indent=2) + "\n")
+    print(tables(measured))
+    if arguments.output:
         print(f"\nWritten to {arguments.output}")
 
 

@@ -28,13 +28,14 @@ def memory_ratio(case: Case) -> tuple[float, dict[str, int]]:
 
     Returns the ratio, and the bytes of both and of the weights.
     """
-    step, weights = _in_child(case, "step")
-    plain, _ = _in_child(case, "supervised")
+    step, weights = in_child(case, "step")
+    plain, _ = in_child(case, "supervised")
     bytes_of = {"step": step, "supervised": plain, "weights": weights}
     return step / (plain + weights), bytes_of
 
 
-def _in_child(case: Case, work: str) -> tuple[int, int]:
+def in_child(case: Case, work: str) -> tuple[int, int]:
+    """`measure_here`, in a process of its own."""
     command = [sys.executable, "-W", "ignore", "-m", __spec__.name, json.dumps(asdict(case)), work]
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
