@@ -7,13 +7,13 @@ from detectron2.structures import Boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mic_det.detection.sparse_pooling import pool_regions, roi_align_matrix
+from mic_det.detection.sparse_pooling import MIN_CHANNELS, pool_regions, roi_align_matrix
 
 SCALES = [1 / 4, 1 / 8, 1 / 16, 1 / 32]
 
 
 def some_maps(
-    count, height, width, channels=5, dtype=torch.float32, layout=torch.contiguous_format
+    count, height, width, channels=MIN_CHANNELS, dtype=torch.float32, layout=torch.contiguous_format
 ):
     return [
         torch.randn(count, channels, -(-height // stride), -(-width // stride), dtype=dtype)
@@ -74,7 +74,10 @@ def test_any_boxes(data):
 
 def test_a_single_level():
     pooler = ROIPooler(3, [1 / 8], 0, "ROIAlignV2")
-    compare(pooler, [([torch.randn(1, 4, 9, 11, requires_grad=True)], [some_boxes(20, 72, 88)])])
+    compare(
+        pooler,
+        [([torch.randn(1, MIN_CHANNELS, 9, 11, requires_grad=True)], [some_boxes(20, 72, 88)])],
+    )
 
 
 def test_levels_in_bfloat16():
@@ -101,8 +104,22 @@ def test_levels_of_two_dtypes_come_out_in_the_wider():
 def test_no_boxes_at_all():
     pooler = ROIPooler(7, SCALES, 0, "ROIAlignV2")
     assert pool_regions(pooler, [(some_maps(1, 64, 64), [some_boxes(0, 64, 64)])]).shape == (
-        *(0, 5, 7, 7),
+        *(0, MIN_CHANNELS, 7, 7),
     )
+
+
+def test_the_matrix_is_what_is_tested(monkeypatch):
+    """The paths that are compared are two; maps of few channels and other devices take one."""
+    pooler = ROIPooler(7, SCALES, 0, "ROIAlignV2")
+    boxes = [some_boxes(3, 64, 64)]
+    monkeypatch.setattr(ROIPooler, "forward", lambda *_: pytest.fail("the plain way"))
+    pool_regions(pooler, [(some_maps(1, 64, 64), boxes)])
+    for maps in (
+        some_maps(1, 64, 64, channels=MIN_CHANNELS - 1),
+        [level.detach().to("meta") for level in some_maps(1, 64, 64)],
+    ):
+        with pytest.raises(pytest.fail.Exception):
+            pool_regions(pooler, [(maps, boxes)])
 
 
 def test_other_poolers_do_their_own_work():

@@ -28,7 +28,7 @@ CASE = "cpu-r18-128x256-4+4"
 
 
 def draw(found: dict, path: Path) -> None:
-    """Three panels: seconds a step, peak memory, images a second of the loader."""
+    """Four panels: seconds a step by batch and by size, peak memory, the loader's rate."""
     figure, panels = plt.subplots(1, 4, figsize=(13, 3.1), layout="constrained")
     for panel, key, label in (
         (panels[0], "batch", "images a domain, 128x256"),
@@ -92,13 +92,20 @@ def main() -> None:
         found = {
             "case": case.name,
             "clock": arguments.clock,
-            "batch": step_growth(by_batch(case, arguments.batches), repeats, clock, report),
-            "side": step_growth(by_side(case, arguments.sides), repeats, clock, report),
-            "loading": loading(arguments.workers, arguments.images, report),
             "environment": describe(),
+            "loading": loading(arguments.workers, arguments.images, report),
+            "batch": [],
+            "side": [],
         }
-        write_text_atomically(file, json.dumps(found, indent=2) + "\n")
-    arguments.output.mkdir(parents=True, exist_ok=True)
+        grown = {
+            "batch": by_batch(case, arguments.batches),
+            "side": by_side(case, arguments.sides),
+        }
+        for key, cases in grown.items():
+            # After each row: what has been measured is not lost with a run that is stopped.
+            for row in step_growth(cases, repeats, clock, report):
+                found[key].append(row)
+                write_text_atomically(file, json.dumps(found, indent=2) + "\n")
     draw(json.loads(file.read_text(encoding="utf-8")), arguments.output / "growth.svg")
     print(f"Written to {file} and {arguments.output / 'growth.svg'}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,25 +28,21 @@ Report = Callable[[str], None]
 
 def step_growth(
     cases: Sequence[Case], repeats: int, clock: Clock, report: Report
-) -> list[dict[str, float]]:
-    """Median, fastest and slowest seconds of a step, and its peak memory, for each case."""
-    rows = []
+) -> Iterator[dict[str, float]]:
+    """Median, fastest and slowest seconds of a step, and its peak memory, case after case."""
     for case in cases:
         report(case.name)
         work = step_of(adaptation(case))
         (times,) = interleave({"step": work}, repeats, 1, case.device, clock=clock).values()
-        rows.append(
-            {
-                "images": case.source,
-                "height": case.height,
-                "width": case.width,
-                "seconds": statistics.median(times),
-                "fastest": min(times),
-                "slowest": max(times),
-                "peak_bytes": in_child(case, "step")[0],
-            }
-        )
-    return rows
+        yield {
+            "images": case.source,
+            "height": case.height,
+            "width": case.width,
+            "seconds": statistics.median(times),
+            "fastest": min(times),
+            "slowest": max(times),
+            "peak_bytes": in_child(case, "step")[0],
+        }
 
 
 def by_batch(case: Case, sizes: Sequence[int]) -> list[Case]:

@@ -20,12 +20,15 @@ from torch.autograd.function import once_differentiable
 
 Pooled = tuple[list[Tensor], list[Boxes]]
 
+# With fewer channels a row is too short for the matrix to pay (docs/performance.md).
+MIN_CHANNELS = 32
+
 
 def pool_regions(pooler: ROIPooler, batches: Sequence[Pooled]) -> Tensor:
     """``pooler(maps, boxes)`` of each batch of images, one after the other: (R, C, S, S).
 
-    On a CPU in one sparse product for all batches and levels; elsewhere, and for poolers that are
-    no ROIAlign, by the pooler itself.
+    On a CPU in one sparse product for all batches and levels; elsewhere, on maps of few channels,
+    and for poolers that are no ROIAlign, by the pooler itself.
 
     Args:
         pooler: Detectron2's.
@@ -50,6 +53,7 @@ def _is_for_sparse(pooler: ROIPooler, batches: Sequence[Pooled]) -> bool:
     layers = pooler.level_poolers
     return (
         all(level.device.type == "cpu" for maps, _ in batches for level in maps)
+        and batches[0][0][0].shape[1] >= MIN_CHANNELS
         and all(type(each) is ROIAlign for each in layers)
         and pooler.output_size[0] == pooler.output_size[1]
         and any(len(each) for _, boxes in batches for each in boxes)
