@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mic_det.core import scale_gradient
+from mic_det.detection import pointwise
 from mic_det.detection.domain_heads import ImageDomainHead
 
 FACTORS = (-0.025, 0.0025)
@@ -20,10 +21,12 @@ def plain(head, x, factors):
     return [head(scale_gradient(x, factor)) for factor in factors]
 
 
+@pytest.mark.parametrize("block", [pointwise.CPU_BLOCK, 40])  # at once, and in portions
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("factors", [FACTORS, (-1.0,), (0.0, 1.0, 2.0)])
 @pytest.mark.parametrize("size", [(2, 4, 5, 3), (1, 3, 1, 1), (3, 1, 2, 4)])
-def test_logits_and_gradients(size, factors, layout):
+def test_logits_and_gradients(size, factors, layout, block, monkeypatch):
+    monkeypatch.setattr(pointwise, "CPU_BLOCK", block)
     torch.manual_seed(0)
     head = spread_head(size[1])
     x = torch.randn(size, dtype=torch.float64).to(memory_format=layout).requires_grad_()
@@ -74,3 +77,14 @@ def test_under_autocast():
     for one, other in zip(found, exact, strict=True):
         assert one.dtype == torch.float32
         assert (one - other).norm() < 0.05 * other.norm()
+
+
+def test_maps_in_another_memory_order():
+    torch.manual_seed(0)
+    head = spread_head(3)
+    x = torch.randn(2, 5, 4, 3, dtype=torch.float64).permute(0, 3, 2, 1).requires_grad_()
+    wanted = [x, *head.parameters()]
+    expected = torch.autograd.grad(plain(head, x, (-2.0,))[0].square().sum(), wanted)
+    found = torch.autograd.grad(head.branches(x, (-2.0,))[0].square().sum(), wanted)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)

@@ -30,9 +30,20 @@ def pointwise_logits(
     return _PointwiseLogits.apply(tuple(map(float, factors)), x, w1, b1, w2, b2)
 
 
+# Numbers of the hidden layer that are worked on, and in memory, at a time.
+CPU_BLOCK, GPU_BLOCK = 1 << 22, 1 << 26
+
+
 def _positions(maps: Tensor) -> Tensor:
-    """(N, C, H, W) as (N, H * W, C), without a copy."""
+    """(N, C, H, W), contiguous or channels-last, as (N, H * W, C): a view."""
     return maps.flatten(2).transpose(1, 2)
+
+
+def _blocks(maps: Tensor, hidden: int) -> list[slice]:
+    """Positions in portions that bound what the hidden layer takes of the memory."""
+    limit = GPU_BLOCK if maps.is_cuda else CPU_BLOCK
+    size = max(1, limit // (len(maps) * hidden))
+    return [slice(first, first + size) for first in range(0, maps.shape[2] * maps.shape[3], size)]
 
 
 class _PointwiseLogits(torch.autograd.Function):
@@ -43,14 +54,21 @@ class _PointwiseLogits(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(kind) if autocast else x.dtype
         ctx.factors, ctx.dtype = factors, dtype
         ctx.set_materialize_grads(False)
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous()
+        count, _, height, width = x.shape
+        logits = x.new_empty(count, height * width, dtype=dtype)
+        active = x.new_empty(count, height * width, len(w1), dtype=torch.bool)
         with torch.autocast(kind, enabled=False):
             inputs = _positions(x.to(dtype))
-            weight = w1.to(dtype).t().expand(len(x), -1, -1)
-            hidden = torch.baddbmm(b1.to(dtype), inputs, weight)
-            active = hidden > 0
-            logits = hidden.relu_() @ w2.to(dtype) + b2.to(dtype)
+            weight = w1.to(dtype).t().expand(count, -1, -1)
+            first, last, offset = b1.to(dtype), w2.to(dtype), b2.to(dtype)
+            for part in _blocks(x, len(w1)):
+                hidden = torch.baddbmm(first, inputs[:, part], weight)
+                torch.gt(hidden, 0, out=active[:, part])
+                logits[:, part] = hidden.relu_() @ last + offset
         ctx.save_for_backward(x, w1, b1, w2, active)
-        logits = logits.view(len(x), 1, *x.shape[2:])
+        logits = logits.view(count, 1, height, width)
         return tuple(logits if i == 0 else logits.clone() for i in range(len(factors)))
 
     @staticmethod
@@ -60,21 +78,27 @@ class _PointwiseLogits(torch.autograd.Function):
         if not pairs:
             return (None,) * 6
         x, w1, b1, w2, active = ctx.saved_tensors
+        dtype, exact = ctx.dtype, torch.promote_types(ctx.dtype, torch.float32)
+        of_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
+        of_parameters = any(ctx.needs_input_grad[2:])
+        # sums over positions of g * active * x, and of g * active
+        products, sums = w1.new_zeros(w1.shape, dtype=exact), b1.new_zeros(b1.shape, dtype=exact)
         with torch.autocast(x.device.type, enabled=False):
-            mask = active.to(ctx.dtype)
-            of_x = None
-            if ctx.needs_input_grad[1]:
-                scaled = sum(factor * grad for factor, grad in pairs)
-                of_x = _into_features(x, mask, w2[:, None] * w1, scaled)
-            if not any(ctx.needs_input_grad[2:]):
-                return None, of_x, None, None, None, None
+            scaled = sum(factor * grad for factor, grad in pairs).flatten(1).unsqueeze(2)
             total = sum(grad for _, grad in pairs).flatten(1)
-            spread = total.to(ctx.dtype)
-            weighted = _positions(x.to(ctx.dtype)) * spread.unsqueeze(2)
-            # sum over positions of g * active * x, and of g * active
-            exact = torch.promote_types(ctx.dtype, torch.float32)
-            products = torch.bmm(mask.transpose(1, 2), weighted).to(exact).sum(0)
-            sums = (mask.flatten(0, 1).t() @ spread.flatten()).to(exact)
+            inputs = _positions(x.to(dtype))
+            weight = (w2[:, None] * w1).to(dtype).expand(len(x), -1, -1)
+            for part in _blocks(x, len(w1)):
+                mask = active[:, part].to(dtype)
+                if of_x is not None:
+                    _positions(of_x)[:, part] = torch.bmm(mask, weight).mul_(scaled[:, part])
+                if of_parameters:
+                    spread = total[:, part].to(dtype)
+                    weighted = inputs[:, part] * spread.unsqueeze(2)
+                    products += torch.bmm(mask.transpose(1, 2), weighted).to(exact).sum(0)
+                    sums += (mask.flatten(0, 1).t() @ spread.flatten()).to(exact)
+            if not of_parameters:
+                return None, of_x, None, None, None, None
             return (
                 *(None, of_x),
                 (w2[:, None] * products).to(w1.dtype),
@@ -82,14 +106,3 @@ class _PointwiseLogits(torch.autograd.Function):
                 ((w1 * products).sum(1) + b1 * sums).to(w2.dtype),
                 total.to(exact).sum().reshape(1).to(b1.dtype),
             )
-
-
-def _into_features(x: Tensor, mask: Tensor, weight: Tensor, scaled: Tensor) -> Tensor:
-    """``scaled`` times the logits' derivatives, in the memory order of ``x``."""
-    count, channels = x.shape[:2]
-    weight = weight.to(mask.dtype)
-    if x.is_contiguous():
-        back = torch.bmm(weight.t().expand(count, -1, -1), mask.transpose(1, 2))
-        return back.view(x.shape).mul_(scaled).to(x.dtype)
-    back = torch.bmm(mask, weight.expand(count, -1, -1)).transpose(1, 2)
-    return back.reshape(count, channels, *x.shape[2:]).mul_(scaled).to(x.dtype)
