@@ -81,9 +81,9 @@ def test_images_are_decoded_once(records, tmp_path, monkeypatch):
 
 def test_a_changed_image_is_read_again(records, tmp_path):
     cache = ResizedImages(tmp_path / "cache", "BGR")
-    mapper(cache)(records[0])
+    mapper(cache, [40])(records[0])
     Image.new("RGB", (120, 64), (255, 255, 255)).save(records[0]["file_name"])
-    assert mapper(cache)(records[0])["image"].min() > 150
+    assert mapper(cache, [40])(records[0])["image"].min() > 150
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"x" * 5000])

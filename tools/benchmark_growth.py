@@ -28,42 +28,37 @@ CASE = "cpu-r18-128x256-4+4"
 
 
 def draw(found: dict, path: Path) -> None:
-    """Four panels: seconds a step by batch and by size, peak memory, the loader's rate."""
-    figure, panels = plt.subplots(1, 4, figsize=(13, 3.1), layout="constrained")
-    for panel, key, label in (
-        (panels[0], "batch", "images a domain, 128x256"),
-        (panels[1], "side", "short side, 1+1 images"),
-    ):
-        rows = found[key]
+    """Seconds a step by batch and by size, peak memory, the loader's rate; what there is of it."""
+    labels = {"batch": "images a domain, 128x256", "side": "short side, 1+1 images"}
+    grown = {key: found[key] for key in labels if found[key]}
+    count = len(grown) + 2
+    figure, panels = plt.subplots(1, count, figsize=(3.3 * count, 3.1), layout="constrained")
+    *steps, memory, loader = panels
+    for panel, (key, rows) in zip(steps, grown.items(), strict=True):
         x = [row["images" if key == "batch" else "height"] for row in rows]
         spread = [
             [row["seconds"] - row["fastest"] for row in rows],
             [row["slowest"] - row["seconds"] for row in rows],
         ]
         panel.errorbar(x, [row["seconds"] for row in rows], spread, marker="o", capsize=3)
-        panel.set(xlabel=label, ylabel=f"{found['clock']} seconds a step", ylim=0, xticks=x)
-        memory = [row["peak_bytes"] / 2**20 for row in rows]
-        panels[2].plot(
+        panel.set(xlabel=labels[key], ylabel=f"{found['clock']} seconds a step", xticks=x)
+        memory.plot(
             [row["images"] * row["height"] * row["width"] / 1e6 for row in rows],
-            memory,
+            [row["peak_bytes"] / 2**20 for row in rows],
             marker="o",
-            label="batch" if key == "batch" else "size",
+            label={"batch": "more images", "side": "larger images"}[key],
         )
-    panels[2].set(xlabel="megapixels a domain", ylabel="peak memory, MiB", ylim=0)
-    panels[2].legend(frameon=False)
+    memory.set(xlabel="megapixels a domain", ylabel="peak memory, MiB")
     for cache, label in ((False, "PNG 1024x2048"), (True, "resized cache")):
         rows = [row for row in found["loading"] if row["cache"] == cache]
-        panels[3].plot(
-            [row["workers"] for row in rows],
-            [row["per_second"] for row in rows],
-            marker="o",
-            label=label,
-        )
-    panels[3].set(xlabel="workers", ylabel="images a second", ylim=0)
-    panels[3].set_xticks(sorted({row["workers"] for row in found["loading"]}))
-    panels[3].legend(frameon=False)
+        x = [row["workers"] for row in rows]
+        loader.plot(x, [row["per_second"] for row in rows], marker="o", label=label)
+        loader.set(xlabel="workers", ylabel="images a second", xticks=x)
     for panel in panels:
+        panel.set_ylim(bottom=0)
         panel.spines[["top", "right"]].set_visible(False)
+    memory.legend(frameon=False)
+    loader.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
