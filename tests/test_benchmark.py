@@ -7,17 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from mic_det.benchmark import CASES, measure
 from mic_det.benchmark.cases import LIGHT, Case
 from mic_det.benchmark.measure import (
     faster_arrangements,
     interleave,
-    peak_bytes,
-    resident,
     stopwatch,
 )
+from mic_det.benchmark.memory import memory_ratio
 from mic_det.benchmark.workload import PlainDetector, adaptation, step_of
 
 ROOT = Path(__file__).parents[1]
@@ -60,23 +58,19 @@ def test_stopwatch_adds_up_and_puts_things_back():
     assert "work" not in vars(thing) and thing.work() == 7
 
 
-def test_peak_of_memory():
-    def work():
-        first = torch.empty(1_000_000)
-        del first
-        second, third = torch.empty(500_000), torch.empty(700_000)
-        return second, third
+def test_memory_is_measured_in_other_processes():
+    """More images take more memory; the process that asks is not measured."""
+    ballast = torch.ones(100_000_000)
+    small, large = (memory_ratio(replace(SMALL, source=n, target=n))[1] for n in (1, 4))
+    assert small["weights"] == large["weights"] > 1_000_000
+    for work in ("step", "supervised"):
+        assert small["weights"] < small[work] < large[work]
+    assert small["step"] < 4 * len(ballast)
 
-    assert peak_bytes(work, "cpu") == pytest.approx(4_800_000, rel=0.01)
 
-
-def test_resident_bytes():
-    module = nn.Linear(10, 4)
-    optimizer = torch.optim.AdamW(module.parameters())
-    assert resident(module) == 4 * 44
-    module(torch.ones(1, 10)).sum().backward()
-    optimizer.step()
-    assert resident(module, optimizer) == pytest.approx(4 * 44 * 3, abs=16)
+def test_memory_of_a_case_that_fails_says_why():
+    with pytest.raises(RuntimeError, match=r"no such config file"):
+        memory_ratio(replace(SMALL, config="none.yaml"))
 
 
 def test_what_is_timed_is_detectron2s_own_step():
@@ -84,8 +78,9 @@ def test_what_is_timed_is_detectron2s_own_step():
     plain = PlainDetector(SMALL)
     before = [p.detach().clone() for p in plain.model.parameters()]
     plain.supervised(2, batched=True)()
-    moved = [not torch.equal(a, b) for a, b in zip(before, plain.model.parameters(), strict=True)]
-    assert all(moved)
+    same = [torch.equal(a, b) for a, b in zip(before, plain.model.parameters(), strict=True)]
+    assert all(same), "the benchmark's learning rate is 0"
+    assert all(p.grad.abs().sum() > 0 for p in plain.model.parameters() if p.requires_grad)
     plain.supervised(2, batched=False)()
     plain.inference(2, batched=False)()
     assert plain.model.training
@@ -115,7 +110,8 @@ def test_a_case_is_measured_in_full():
     assert found.overhead == pytest.approx(found.mic_seconds / found.floor_seconds)
     assert found.floor_seconds == pytest.approx(sum(found.floor.values()))
     assert found.memory_ratio > 0.3
-    assert set(found.ratios) == {"sada_to_mic", "source_to_mic"}
+    assert {"sada_to_mic", "source_to_mic"} < set(found.ratios)
+    assert found.inference_ratio > 0
     needed = {"teacher", "backward", "optimizer", "EMA", "student: features", "other"}
     assert needed < set(found.parts)
     assert all(value > 0 for name, value in found.parts.items() if name != "other")

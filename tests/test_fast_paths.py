@@ -248,7 +248,7 @@ def test_training_with_all_batches_together_gives_the_same_losses_and_gradients(
 
         def extract_all(*batches, together=together):
             images = [model.preprocess_image(each) if each else None for each in batches]
-            return extract_features(model.backbone, images, together)
+            return extract_features(model.backbone, images, together=together)
 
         monkeypatch.setattr(model, "extract_all", extract_all)
         torch.manual_seed(2)
@@ -292,6 +292,6 @@ def test_confident_detections_are_those_of_the_whole_detector(threshold):
     assert len(usual[0]) > 0
     for one, other in zip(found, usual, strict=True):
         kept = other[other.scores >= threshold]
-        assert torch.equal(one.pred_boxes.tensor, kept.pred_boxes.tensor)
-        assert torch.equal(one.scores, kept.scores)
+        assert torch.allclose(one.pred_boxes.tensor, kept.pred_boxes.tensor, atol=1e-3)
+        assert torch.allclose(one.scores, kept.scores, rtol=1e-5)
         assert torch.equal(one.pred_classes, kept.pred_classes)

@@ -99,7 +99,7 @@ def test_source_losses_are_the_same_beside_the_others(model):
     expected = seeded(plain_twin(model), source)
     losses = seeded(model, source, target, target, [random_labels(scores=True)])
     for name, loss in expected.items():
-        assert torch.equal(losses[name], loss), name
+        assert torch.allclose(losses[name], loss, rtol=1e-5), name
 
 
 @pytest.mark.parametrize("overrides", [{}, ALL_PARTS])
@@ -311,9 +311,10 @@ def test_pseudo_labels_are_the_confident_detections():
     kept = [i for i, score in enumerate(found.scores.tolist()) if score >= 0.2]
     assert 0 < len(kept) < len(found)
     (labels,) = model.pseudo_label([image])
-    assert torch.equal(labels.gt_boxes.tensor, found.pred_boxes.tensor[kept])
+    # To rounding: the teacher pools its regions in another order of additions.
+    assert torch.allclose(labels.gt_boxes.tensor, found.pred_boxes.tensor[kept], atol=1e-3)
     assert torch.equal(labels.gt_classes, found.pred_classes[kept])
-    assert torch.equal(labels.gt_scores, found.scores[kept])
+    assert torch.allclose(labels.gt_scores, found.scores[kept], rtol=1e-5)
 
 
 def test_pseudo_labels_can_be_trained_on(model):

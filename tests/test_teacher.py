@@ -294,3 +294,86 @@ def test_any_sequence(alpha, warmup, values):
         a = min(1 - 1 / (t + 1), alpha) if warmup else alpha
         expected = a * expected + (1 - a) * value
     assert float(teacher.model.weight.detach()) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+# --- the lists of tensors, which are looked up once
+
+
+def averaged(alpha, before, student):
+    return {
+        name: alpha * before[name] + (1 - alpha) * value
+        if value.is_floating_point()
+        else value.clone()
+        for name, value in tensors(student).items()
+    }
+
+
+def other_weights(module):
+    return {name: torch.randn_like(value) for name, value in module.state_dict().items()}
+
+
+CHANGES = {
+    "nothing": lambda student, teacher: None,
+    "student's weights loaded": lambda student, teacher: student.body[0].load_state_dict(
+        other_weights(student.body[0])
+    ),
+    "student's weights assigned": lambda student, teacher: student.body[0].load_state_dict(
+        other_weights(student.body[0]), assign=True
+    ),
+    "teacher's weights assigned": lambda student, teacher: teacher.model.body[0].load_state_dict(
+        other_weights(teacher.model.body[0]), assign=True
+    ),
+    "student's layer replaced": lambda student, teacher: student.body.__setitem__(
+        0, nn.Linear(3, 4)
+    ),
+    "teacher's layer replaced": lambda student, teacher: teacher.model.body.__setitem__(
+        0, nn.Linear(3, 4)
+    ),
+    "a buffer replaced": lambda student, teacher: setattr(student, "average", torch.rand(3)),
+    "data replaced": lambda student, teacher: setattr(
+        student.head.weight, "data", torch.randn(2, 2)
+    ),
+    "both in double precision": lambda student, teacher: (student.double(), teacher.model.double()),
+    "another memory order": lambda student, teacher: student.to(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_update_after_tensors_were_exchanged(change):
+    student = Net()
+    teacher = EMATeacher(student, 0.75)
+    shake(student)
+    teacher.update(student)
+    CHANGES[change](student, teacher)
+    shake(student)
+    expected = averaged(0.75, {k: v.clone() for k, v in tensors(teacher.model).items()}, student)
+    teacher.update(student)
+    for name, value in tensors(teacher.model).items():
+        close(value.double(), expected[name].double())
+
+
+def test_update_follows_another_student():
+    first, second = Net(), Net()
+    teacher = EMATeacher(first, 0.0)
+    teacher.update(second)
+    for name, value in tensors(teacher.model).items():
+        assert torch.equal(value, tensors(second)[name])
+
+
+def test_tensors_are_looked_up_once(monkeypatch):
+    student = Net()
+    teacher = EMATeacher(student, 0.9)
+    teacher.update(student)
+    monkeypatch.setattr(Net, "named_parameters", lambda *_: pytest.fail("looked up again"))
+    teacher.update(student)
+
+
+def test_weights_that_are_equal_stay_equal_to_the_bit():
+    """What the frozen stages of a detector rely on."""
+    for alpha in (0.9, 0.3, 0.999):
+        student = Net()
+        teacher = EMATeacher(student, alpha)
+        for _ in range(50):
+            teacher.update(student)
+        for name, value in tensors(student).items():
+            assert torch.equal(value, tensors(teacher.model)[name])

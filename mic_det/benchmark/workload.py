@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
-from torch import nn
+from torch import Tensor, nn
 
 from mic_det.core import EMATeacher
 from mic_det.engine.build import build_optimizer, build_student_and_teacher, build_trainer_around
@@ -22,13 +23,25 @@ from .cases import Case, labels
 Work = Callable[[], Any]
 
 
-def quieten(model: nn.Module) -> None:
-    """Make random weights detect little, as a trained detector does.
+def settle(model: nn.Module, images: list[dict]) -> None:
+    """Make random weights behave as trained ones do.
 
-    Equal scores for all classes would put thousands of boxes before the final NMS.
+    They detect little: equal scores for all classes would put thousands of boxes before the final
+    NMS. Frozen normalisation, of which random weights come without, normalises ``images``: else
+    activations grow from block to block until proposals are infinite.
     """
+    frozen = [each for each in model.modules() if isinstance(each, FrozenBatchNorm2d)]
+    hooks = [each.register_forward_pre_hook(_take_statistics) for each in frozen]
     with torch.no_grad():
         model.roi_heads.box_predictor.cls_score.bias[-1] = 4.0
+        model.backbone(model.preprocess_image(images).tensor)
+    for hook in hooks:
+        hook.remove()
+
+
+def _take_statistics(norm: FrozenBatchNorm2d, inputs: tuple[Tensor]) -> None:
+    norm.running_mean.copy_(inputs[0].mean((0, 2, 3)))
+    norm.running_var.copy_(inputs[0].var((0, 2, 3)) + norm.eps)
 
 
 def plain_config(cfg: CfgNode) -> CfgNode:
@@ -48,7 +61,7 @@ class PlainDetector:
         self.case = case
         torch.manual_seed(0)
         self.model = build_model(self.cfg).train()
-        quieten(self.model)
+        settle(self.model, self.images(1))
         self.optimizer = build_optimizer(self.cfg, self.model)
         self.amp = case.amp
         self.storage = EventStorage(0)
@@ -92,17 +105,18 @@ class PlainDetector:
 
         return work
 
-    def inference(self, count: int, batched: bool) -> Work:
-        """Detections, as the teacher needs them."""
+    def inference(self, count: int, batched: bool, model: nn.Module | None = None) -> Work:
+        """Detections, as the teacher needs them; of another model than this one if given."""
         images = self.images(count)
         portions = [images] if batched else [[each] for each in images]
+        model = model or self.model
 
         def work() -> None:
-            self.model.eval()
+            model.eval()
             with torch.no_grad(), self.autocast():
                 for portion in portions:
-                    self.model.inference(portion, do_postprocess=False)
-            self.model.train()
+                    model.inference(portion, do_postprocess=False)
+            model.train()
 
         return work
 
@@ -115,9 +129,9 @@ def adaptation(case: Case, *overrides: str) -> AdaptationTrainer:
     cfg = case.cfg(overrides)
     torch.manual_seed(0)
     student, teacher = build_student_and_teacher(cfg)
-    quieten(student)
-    teacher.copy_from(student)
     number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    settle(student, case.images(1, number, seed=1))
+    teacher.copy_from(student)
     source = case.images(case.source, number, seed=1)
     target = [
         {key: value for key, value in each.items() if key != "instances"}

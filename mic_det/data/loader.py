@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from .augmentation import colour_jitter
 from .catalog import labelled_dicts, unlabelled_dicts
 from .mapper import DomainMapper
+from .resized import ResizedImages
 from .unreadable import UnreadableImages, why_unreadable
 
 # Streams of one run are told apart by these, so that source and target draw independently.
@@ -136,11 +137,12 @@ class _BatchPositions(Sampler[list[int]]):
 
 
 def stream_loader(
-    stream: SampleStream, total_batch: int, start: int, num_workers: int
+    stream: SampleStream, total_batch: int, start: int, num_workers: int, prefetch: int = 2
 ) -> DataLoader:
     """Batches (lists of mapped dicts) of ``stream``, beginning with those of iteration ``start``.
 
-    ``total_batch`` is over all processes and must be a multiple of their number (ValueError).
+    ``total_batch`` is over all processes and must be a multiple of their number (ValueError). Each
+    worker makes ``prefetch`` batches ahead.
     """
     world = comm.get_world_size()
     if total_batch < world or total_batch % world:
@@ -152,6 +154,7 @@ def stream_loader(
         collate_fn=list,
         pin_memory=False,
         persistent_workers=num_workers > 0,
+        prefetch_factor=prefetch if num_workers > 0 else None,
         # Without one of its own a loader takes a draw from torch's generator when it starts, which
         # would make the first step after a resume another one.
         generator=torch.Generator(),
@@ -178,8 +181,14 @@ def _stream(cfg: CfgNode, dicts: list[dict[str, Any]], seed: int, stream: int) -
         augmentations=training_augmentations(cfg),
         image_format=cfg.INPUT.FORMAT,
         recompute_boxes=False,
+        resized=_resized_cache(cfg),
     )
     return SampleStream(dicts, mapper, seed, stream)
+
+
+def _resized_cache(cfg: CfgNode) -> ResizedImages | None:
+    folder = cfg.INPUT.RESIZED_CACHE
+    return ResizedImages(folder, cfg.INPUT.FORMAT) if folder else None
 
 
 def source_stream(cfg: CfgNode, seed: int) -> SampleStream:
@@ -231,6 +240,7 @@ def _checked_batches(
     cfg: CfgNode, key: str, stream: SampleStream, total_batch: int, start: int
 ) -> Iterator[list[dict[str, Any]]]:
     unreadable = UnreadableImages(key, len(stream.dicts), cfg.DATALOADER.MAX_UNREADABLE)
-    for batch in stream_loader(stream, total_batch, start, cfg.DATALOADER.NUM_WORKERS):
+    data = cfg.DATALOADER
+    for batch in stream_loader(stream, total_batch, start, data.NUM_WORKERS, data.PREFETCH_FACTOR):
         unreadable.check(batch)
         yield batch

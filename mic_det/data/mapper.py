@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 
 from mic_det.data.errors import DataError
-from mic_det.data.images import read_image, turned_hint
+from mic_det.data.images import image_size, read_image, turned_hint
+from mic_det.data.resized import ResizedImages
 
 
 class DomainMapper(DatasetMapper):
@@ -20,7 +22,15 @@ class DomainMapper(DatasetMapper):
 
     So 16-bit and EXIF-turned images are read alike with every copy of Detectron2, and a broken
     image ends in a `DataError` that names it.
+
+    Args:
+        resized: keeps resized images on disk; None: every image is read and resized each time.
+        **mapper: see Detectron2's `DatasetMapper`.
     """
+
+    def __init__(self, *, resized: ResizedImages | None = None, **mapper: Any) -> None:
+        super().__init__(**mapper)
+        self.resized = resized
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Input dict with ``image`` (C, H, W) uint8 and, in training on labels, ``instances``.
@@ -33,18 +43,28 @@ class DomainMapper(DatasetMapper):
         """
         record = copy.deepcopy(dataset_dict)
         path = Path(record["file_name"])
-        image = read_image(path, self.image_format)
-        check_size(path, image.shape[1::-1], record)
-        record.update(height=image.shape[0], width=image.shape[1])
-        picture = T.AugInput(image)
-        transforms = self.augmentations(picture)
-        image = picture.image
+        image, transforms = self._augmented(path, record)
         record["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if not self.is_train:
             record.pop("annotations", None)
         elif "annotations" in record:
             self._transform_annotations(record, transforms, image.shape[:2])
         return record
+
+    def _augmented(self, path: Path, record: dict[str, Any]) -> tuple[np.ndarray, T.Transform]:
+        if self.resized is None:
+            image = read_image(path, self.image_format)
+            width, height = image.shape[1::-1]
+        else:
+            width, height = image_size(path)
+        check_size(path, (width, height), record)
+        record.update(height=height, width=width)
+        if self.resized is None:
+            picture = T.AugInput(image)
+            transforms = self.augmentations(picture)
+            return picture.image, transforms
+        read = functools.partial(read_image, path, self.image_format)
+        return self.resized.augment(path, (height, width), self.augmentations, read)
 
 
 def check_size(path: Path, shown: tuple[int, int], record: dict[str, Any]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
-from torch import Tensor
+from torch import Tensor, nn
+
+from .frozen_stages import StageOutputs, run_backbone
+
+# Pixels of all images up to which a CPU is faster with one pass of the backbone than with several.
+CPU_PIXELS = 16 * 128 * 256
 
 
 @dataclass
@@ -27,24 +31,51 @@ class FeatureBatch:
 
 
 def extract_features(
-    backbone: Callable[[Tensor], dict[str, Tensor]],
+    backbone: nn.Module,
     images: Sequence[ImageList | None],
-    together: bool,
+    begun: Sequence[StageOutputs | None] | None = None,
+    together: bool | None = None,
 ) -> list[FeatureBatch | None]:
     """Features of each batch of images, None for None.
 
     Args:
-        together: all batches, which are padded to one size, go through the backbone as one.
+        begun: for each batch the outputs of the backbone's frozen stages, where there are any.
+        together: all batches, which are padded to one size, go through the backbone as one; None:
+            if that is faster.
     """
-    present = [each for each in images if each is not None]
-    if not together:
-        found = [backbone(each.tensor) for each in present]
+    rows = [i for i, each in enumerate(images) if each is not None]
+    tensors = [images[i].tensor for i in rows]
+    started = [begun[i] if begun else None for i in rows]
+    if together is None:
+        together = together_is_faster(tensors)
+    if together:
+        joint = run_backbone(backbone, tensors, started)
+        sizes = [len(each) for each in tensors]
+        parts = {name: maps.split(sizes) for name, maps in joint.items()}
+        found = [{name: parts[name][i] for name in parts} for i in range(len(rows))]
     else:
-        joint = backbone(torch.cat([each.tensor for each in present]))
-        parts = {name: maps.split([len(each) for each in present]) for name, maps in joint.items()}
-        found = [{name: parts[name][i] for name in parts} for i in range(len(present))]
-    batches = iter(map(FeatureBatch, present, found))
-    return [None if each is None else next(batches) for each in images]
+        found = [
+            run_backbone(backbone, [each], [start])
+            for each, start in zip(tensors, started, strict=True)
+        ]
+    features = dict(zip(rows, found, strict=True))
+    return [
+        None if each is None else FeatureBatch(each, features[i]) for i, each in enumerate(images)
+    ]
+
+
+def together_is_faster(tensors: Sequence[Tensor]) -> bool:
+    """Whether batches of padded images should go through the backbone as one.
+
+    On a GPU always. On a CPU while they are small: then weights, which each pass reads and whose
+    gradients each pass writes, are most of the work (docs/performance.md has the measurement).
+    Batches that are padded to different sizes never are one.
+    """
+    if len({each.shape[1:] for each in tensors}) > 1:
+        return False
+    if tensors[0].is_cuda:
+        return True
+    return sum(len(each) * each.shape[-2] * each.shape[-1] for each in tensors) <= CPU_PIXELS
 
 
 @dataclass

@@ -17,6 +17,8 @@ from torchvision.ops import roi_align
 
 from mic_det.core import RunningMeans, scale_gradient, scaled_branches
 
+from .pointwise import pointwise_logits
+
 SOURCE, TARGET = 1.0, 0.0
 
 
@@ -34,6 +36,12 @@ class ImageDomainHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to (N, 1, H, W)."""
         return self.logit(F.relu(self.hidden(features)))
+
+    def branches(self, features: Tensor, factors: Sequence[float]) -> tuple[Tensor, ...]:
+        """`forward`, once for each factor that gradients into the features are multiplied by."""
+        hidden, logit = self.hidden, self.logit
+        w1, w2 = hidden.weight.flatten(1), logit.weight.flatten()
+        return pointwise_logits(features, w1, hidden.bias, w2, logit.bias, factors)
 
 
 class InstanceDomainHead(nn.Sequential):
@@ -84,11 +92,16 @@ def image_domain_loss(
     loss = F.binary_cross_entropy_with_logits(
         logits, torch.full_like(logits, label), reduction="none"
     )
-    means = [
-        loss[i, :, : -(-height // stride), : -(-width // stride)].mean()
-        for i, (height, width) in enumerate(image_sizes)
+    return torch.stack([part.mean() for part in _insides(loss, image_sizes, stride)]).mean()
+
+
+def _insides(maps: Tensor, image_sizes: Sequence[tuple[int, int]], stride: int) -> list[Tensor]:
+    """The images' own areas of ``maps`` (N, ...), padding left out; one part if all are equal."""
+    images = [maps] if len(set(image_sizes)) == 1 else maps.split(1)
+    return [
+        each[:, :, : -(-height // stride), : -(-width // stride)]
+        for each, (height, width) in zip(images, image_sizes, strict=False)
     ]
-    return torch.stack(means).mean()
 
 
 def mean_probability_in_boxes(
@@ -201,11 +214,11 @@ class SADAHeads(nn.Module):
         aligned, consistent = [], []
         for level, (head, maps) in enumerate(zip(self.image_heads, features, strict=False)):
             if level >= self.consistent_levels:
-                aligned.append(head(scale_gradient(maps, factors[0])))
+                aligned += head.branches(maps, factors[:1])
             elif self.image_weight == 0:
-                consistent.append(head(scale_gradient(maps, factors[1])))
+                consistent += head.branches(maps, factors[1:])
             else:
-                first, second = scaled_branches(head, maps, factors)
+                first, second = head.branches(maps, factors)
                 aligned.append(first)
                 consistent.append(second)
         return aligned, consistent
@@ -245,9 +258,8 @@ class SADAHeads(nn.Module):
         """Share of positions of each level's map that are told apart right, padding left out."""
         for level, stride in zip(maps, self.strides, strict=True):
             right = (level.detach() > 0) == (label == SOURCE)
-            for i, (height, width) in enumerate(image_sizes):
-                inside = right[i, 0, : -(-height // stride), : -(-width // stride)]
-                self._count("image", stride, label, inside.float().mean(), 1.0)
+            for part in _insides(right, image_sizes, stride):
+                self._count("image", stride, label, part.float().mean() * len(part), len(part))
 
     def _count_instance_hits(self, logits: Tensor, levels: Tensor, label: float) -> None:
         """The same for the proposals of each ROI-pooler level, or of all under the first's name."""

@@ -19,6 +19,7 @@ from mic_det.tasks import Classifier
 from .batch import FeatureBatch, extract_features, propose, run_rpn
 from .divergence import nan_loss_on_divergence
 from .domain_heads import SADAHeads
+from .frozen_stages import SharedStages, frozen_stages
 from .masked_loss import MaskedDetectionLoss
 from .pooling import pool_in_one_dtype
 from .pseudo_labels import as_pseudo_labels, detect_confident
@@ -71,6 +72,8 @@ class AdaptiveRCNN(GeneralizedRCNN):
         self.pseudo_threshold = pseudo_threshold
         # Of pseudo labels, for the curves of `engine.health_curves`.
         self.health = RunningMeans()
+        # Between a teacher and its student: outputs of their frozen stages on the same images.
+        self.shared_stages = SharedStages()
         pool_in_one_dtype(self)
 
     @classmethod
@@ -138,16 +141,27 @@ class AdaptiveRCNN(GeneralizedRCNN):
     @torch.no_grad()
     def pseudo_label(self, target: Batch) -> list[Instances]:
         """Confident detections on complete target images, as labels; see `as_pseudo_labels`."""
-        detections = detect_confident(self, target, self.pseudo_threshold)
+        detections = detect_confident(self, target, self.pseudo_threshold, self._features)
         return as_pseudo_labels(detections, self.pseudo_threshold)
 
+    def _features(self, batch: Batch, images: Tensor) -> dict[str, Tensor]:
+        if self.shared_stages is None:
+            return self.backbone(images)
+        return self.shared_stages.keep(self.backbone, batch, images)
+
     def teacher_copy(self) -> AdaptiveRCNN:
-        """A copy for an EMA teacher: the detector alone, without domain heads and losses."""
+        """A copy for an EMA teacher: the detector alone, without domain heads and losses.
+
+        The two share outputs of frozen stages, if the student looks at complete target images.
+        """
         heads, self.domain_heads = self.domain_heads, None
         try:
-            return copy.deepcopy(self)
+            teacher = copy.deepcopy(self)
         finally:
             self.domain_heads = heads
+        self.shared_stages.count = len(frozen_stages(self.backbone))
+        teacher.shared_stages = None if heads is None else self.shared_stages
+        return teacher
 
     def extract(self, batch: Batch) -> FeatureBatch:
         """Normalise, pad and run the backbone."""
@@ -155,15 +169,17 @@ class AdaptiveRCNN(GeneralizedRCNN):
         return FeatureBatch(images, self.backbone(images.tensor))
 
     def extract_all(self, *batches: Batch) -> list[FeatureBatch | None]:
-        """`extract` of each batch, None for an empty one.
+        """`extract` of each batch, None for an empty one; in one pass where that is faster.
 
-        On a GPU the images go through the backbone as one batch, if padding makes them equal in
-        size anyhow; on a CPU one batch of many images is slower than several of few.
+        What the teacher's frozen stages made of one of the batches is not computed again.
         """
         images = [self.preprocess_image(each) if each else None for each in batches]
-        present = [each for each in images if each is not None]
-        together = present[0].tensor.is_cuda and len({i.tensor.shape[1:] for i in present}) == 1
-        return extract_features(self.backbone, images, together)
+        begun = [
+            None if each is None else self.shared_stages.take(self.backbone, batch, each.tensor)
+            for batch, each in zip(batches, images, strict=True)
+        ]
+        self.shared_stages.drop()
+        return extract_features(self.backbone, images, begun)
 
     def source_regions(
         self, source: Batch, on_source: FeatureBatch

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Instances
+from torch import Tensor
 
 from mic_det.core import confident
 
+from .sparse_pooling import pool_regions
+
 
 def detect_confident(
-    model: GeneralizedRCNN, batch: Sequence[dict[str, Any]], threshold: float
+    model: GeneralizedRCNN,
+    batch: Sequence[dict[str, Any]],
+    threshold: float,
+    features_of: Callable[[Sequence[dict[str, Any]], Tensor], dict[str, Tensor]] | None = None,
 ) -> list[Instances]:
     """The model's detections with a score of ``threshold`` or more, in the network's coordinates.
 
@@ -23,16 +29,16 @@ def detect_confident(
     Args:
         model: with an `RPN` and `StandardROIHeads`, in eval mode.
         batch: Detectron2's input dicts.
+        features_of: in place of the model's backbone, from the batch and its padded images to
+            feature maps.
     """
     images = model.preprocess_image(batch)
-    features = model.backbone(images.tensor)
+    features = features_of(batch, images.tensor) if features_of else model.backbone(images.tensor)
     proposals, _ = model.proposal_generator(images, features, None)
     heads = model.roi_heads
     predictor = heads.box_predictor
-    pooled = heads.box_pooler(
-        [features[name] for name in heads.box_in_features],
-        [each.proposal_boxes for each in proposals],
-    )
+    maps = [features[name] for name in heads.box_in_features]
+    pooled = pool_regions(heads.box_pooler, [(maps, [each.proposal_boxes for each in proposals])])
     predictions = predictor(heads.box_head(pooled))
     detections, _ = fast_rcnn_inference(
         predictor.predict_boxes(predictions, proposals),

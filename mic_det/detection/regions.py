@@ -12,6 +12,7 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
 from .batch import FeatureBatch
+from .sparse_pooling import pool_regions
 
 
 @dataclass
@@ -44,12 +45,12 @@ class SourceRegions(Regions):
 def run_box_head(roi_heads: StandardROIHeads, regions: Sequence[Regions]) -> None:
     """Pool the regions of each batch and run the box head once on all of them."""
     names = roi_heads.box_in_features
-    pooled = [
-        roi_heads.box_pooler([each.batch.features[name] for name in names], each.boxes)
-        for each in regions
-    ]
-    features = roi_heads.box_head(pooled[0] if len(pooled) == 1 else torch.cat(pooled))
-    parts = features.split([len(each) for each in pooled])
+    pooled = pool_regions(
+        roi_heads.box_pooler,
+        [([each.batch.features[name] for name in names], each.boxes) for each in regions],
+    )
+    features = roi_heads.box_head(pooled)
+    parts = features.split([sum(map(len, each.boxes)) for each in regions])
     for each, part in zip(regions, parts, strict=True):
         each.features = part
 
