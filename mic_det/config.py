@@ -128,6 +128,9 @@ def add_mic_config(cfg: CN) -> None:
     # Detections from this score up to SCORE_THRESH are doubtful: the student is not taught that
     # what overlaps them is background. 1 (as in the paper): nothing is doubtful.
     cfg.MODEL.MIC.DOUBT_THRESH = 1.0
+    # Bring the classes of pseudo labels to the shares that they have among the source's labels
+    # (`mic_det.core.ClassShares`). For domains in which classes are about equally frequent.
+    cfg.MODEL.MIC.CLASS_SHARES = False
     # Whose confidence weights the masked loss: "teacher", "student" or "none".
     cfg.MODEL.MIC.QUALITY = "teacher"
     # Colour augmentation of the student's copy, before masking; each is drawn for each image.

@@ -10,6 +10,7 @@ from detectron2.structures import Boxes, Instances
 
 import mic_det.detection  # noqa: F401  (registers the meta-architecture and the backbone)
 from mic_det.config import load_config
+from mic_det.detection import batch, sparse_pooling
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CLASSES = 8
@@ -55,6 +56,18 @@ def tiny_model(overrides: dict | None = None, seed: int = 0):
                 if "anchor_deltas" not in name:
                     parameter.normal_(0.0, 0.2)
     return model.train()
+
+
+def equal_on(paths: str, monkeypatch):
+    """What two results must be: equal to the bit on the "plain" paths, to rounding on the "fast".
+
+    The fast ones add in another order: sparse pooling, and small batches in one pass on a CPU.
+    """
+    if paths == "fast":
+        return lambda one, other: torch.allclose(one, other, rtol=1e-5, atol=1e-4)
+    monkeypatch.setattr(sparse_pooling, "MIN_CHANNELS", 10**9)
+    monkeypatch.setattr(batch, "CPU_PIXELS", 0)
+    return torch.equal
 
 
 def random_image(height: int = 64, width: int = 96) -> torch.Tensor:

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from detector import CLASSES, labelled, tiny_model, unlabelled
+from detectron2.utils.events import EventStorage
 
-from mic_det.core import ClassShares
+from mic_det.core import ClassShares, EMATeacher
 
 
 def _classes(*counts):
@@ -70,3 +72,46 @@ def test_at_rest_a_share_is_the_geometric_mean():
 def test_arguments(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ClassShares(3, **wrong)
+
+
+# --- in the detector
+
+SHARES = {"MODEL.MIC.ENABLED": True, "MODEL.MIC.CLASS_SHARES": True, "MODEL.MIC.SCORE_THRESH": 0.2}
+
+
+def _pair():
+    student = tiny_model(SHARES)
+    return student, EMATeacher(student, 0.9, model=student.teacher_copy())
+
+
+def test_the_student_counts_and_its_teacher_corrects():
+    student, teacher = _pair()
+    image = [unlabelled()]
+    (before,) = teacher.pseudo_label(image)
+    assert len(before) > 0
+    often = before.gt_classes.mode().values.item()
+    source = labelled()
+    source["instances"].gt_classes[:] = (often + 1) % CLASSES
+    with EventStorage():
+        for _ in range(30):
+            student([source], image, image, [before])
+    assert student.class_shares.predicted.argmax() == often
+    factors = student.class_shares.factors()
+    assert factors[often] < 0.5 and factors[(often + 1) % CLASSES] > 2.0
+    (after,) = teacher.pseudo_label(image)
+    assert (after.gt_classes == often).sum() < (before.gt_classes == often).sum()
+
+
+def test_shares_are_the_students_and_change_no_detection():
+    student, teacher = _pair()
+    assert any(name.startswith("class_shares.") for name in student.state_dict())
+    assert not any("class_shares" in name for name in teacher.model.state_dict())
+    image = [unlabelled()]
+    student.class_shares.observe(torch.tensor([1, 1]), torch.tensor([2, 2]), torch.ones(2))
+    (found,) = student.eval()(image)
+    (plain,) = tiny_model({"MODEL.MIC.ENABLED": True}).eval()(image)
+    assert torch.equal(found["instances"].scores, plain["instances"].scores)
+
+
+def test_off_by_default():
+    assert tiny_model({"MODEL.MIC.ENABLED": True}).class_shares is None

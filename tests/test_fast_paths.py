@@ -5,7 +5,15 @@ from collections import Counter
 
 import pytest
 import torch
-from detector import ALL_PARTS, backward_of, labelled, random_labels, tiny_model, unlabelled
+from detector import (
+    ALL_PARTS,
+    backward_of,
+    equal_on,
+    labelled,
+    random_labels,
+    tiny_model,
+    unlabelled,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -282,8 +290,10 @@ def test_channels_last_gives_the_same_losses():
         assert torch.allclose(loss, losses[1][name], rtol=1e-3), name
 
 
+@pytest.mark.parametrize("paths", ["plain", "fast"])
 @pytest.mark.parametrize("threshold", [0.05, 0.2, 0.35, 0.9])
-def test_confident_detections_are_those_of_the_whole_detector(threshold):
+def test_confident_detections_are_those_of_the_whole_detector(threshold, paths, monkeypatch):
+    equal = equal_on(paths, monkeypatch)
     model = tiny_model().eval()
     batch = [unlabelled(), unlabelled(48, 80)]
     with torch.no_grad():
@@ -292,6 +302,6 @@ def test_confident_detections_are_those_of_the_whole_detector(threshold):
     assert len(usual[0]) > 0
     for one, other in zip(found, usual, strict=True):
         kept = other[other.scores >= threshold]
-        assert torch.allclose(one.pred_boxes.tensor, kept.pred_boxes.tensor, atol=1e-3)
-        assert torch.allclose(one.scores, kept.scores, rtol=1e-5)
+        assert equal(one.pred_boxes.tensor, kept.pred_boxes.tensor)
+        assert equal(one.scores, kept.scores)
         assert torch.equal(one.pred_classes, kept.pred_classes)

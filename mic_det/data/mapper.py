@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 
@@ -28,6 +29,7 @@ class DomainMapper(DatasetMapper):
         **mapper: see Detectron2's `DatasetMapper`.
     """
 
+    @configurable
     def __init__(self, *, resized: ResizedImages | None = None, **mapper: Any) -> None:
         super().__init__(**mapper)
         self.resized = resized

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from mic_det.core import RunningMeans, confident
+from mic_det.core import ClassShares, RunningMeans, confident
 from mic_det.tasks import Classifier
 
 from .batch import FeatureBatch, extract_features, propose, run_rpn
@@ -45,6 +45,8 @@ class AdaptiveRCNN(GeneralizedRCNN):
         domain_heads: adversarial alignment of source and target features, or None.
         domain_levels: names of the feature maps that the image-level domain heads look at.
         masked_loss: MIC's consistency loss, or None.
+        class_shares: brings the classes of pseudo labels to the shares of the source's labels, or
+            None. It counts what the student is trained on; the teacher uses it.
         pseudo_threshold: score from which on `pseudo_label` keeps a detection; the masked loss has
             a threshold of its own, from which on such a detection is a label.
         **rcnn: see `GeneralizedRCNN`; with ``domain_heads`` or ``masked_loss`` the proposal
@@ -62,6 +64,7 @@ class AdaptiveRCNN(GeneralizedRCNN):
         domain_heads: SADAHeads | None = None,
         domain_levels: Sequence[str] = (),
         masked_loss: MaskedDetectionLoss | None = None,
+        class_shares: ClassShares | None = None,
         pseudo_threshold: float = 0.8,
         **rcnn: Any,
     ) -> None:
@@ -69,6 +72,9 @@ class AdaptiveRCNN(GeneralizedRCNN):
         self.domain_heads = domain_heads
         self.domain_levels = tuple(domain_levels)
         self.masked_loss = masked_loss
+        self.class_shares = class_shares
+        # A teacher's: its student's class_shares.
+        self.correct_classes: Callable[[Tensor], Tensor] | None = None
         self.pseudo_threshold = pseudo_threshold
         # Of pseudo labels, for the curves of `engine.health_curves`.
         self.health = RunningMeans()
@@ -87,6 +93,8 @@ class AdaptiveRCNN(GeneralizedRCNN):
             parts["domain_heads"] = _domain_heads(cfg, parts, levels)
         if mic.ENABLED:
             parts["masked_loss"] = MaskedDetectionLoss(mic.WEIGHT, mic.QUALITY, mic.SCORE_THRESH)
+            if mic.CLASS_SHARES:
+                parts["class_shares"] = ClassShares(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
         return parts
 
     @nan_loss_on_divergence
@@ -111,6 +119,8 @@ class AdaptiveRCNN(GeneralizedRCNN):
             return self.inference(source)
         if self.domain_heads is None:
             target = None
+        if self.class_shares is not None and pseudo is not None:
+            self._count_classes(source, pseudo)
         labelled = self._labelled(pseudo) if self.masked_loss is not None and masked else []
         if not target and not labelled:
             return super().forward(source)
@@ -141,7 +151,9 @@ class AdaptiveRCNN(GeneralizedRCNN):
     @torch.no_grad()
     def pseudo_label(self, target: Batch) -> list[Instances]:
         """Confident detections on complete target images, as labels; see `as_pseudo_labels`."""
-        detections = detect_confident(self, target, self.pseudo_threshold, self._features)
+        detections = detect_confident(
+            self, target, self.pseudo_threshold, self._features, self.correct_classes
+        )
         return as_pseudo_labels(detections, self.pseudo_threshold)
 
     def _features(self, batch: Batch, images: Tensor) -> dict[str, Tensor]:
@@ -149,16 +161,26 @@ class AdaptiveRCNN(GeneralizedRCNN):
             return self.backbone(images)
         return self.shared_stages.keep(self.backbone, batch, images)
 
+    def _count_classes(self, source: Batch, pseudo: Sequence[Instances]) -> None:
+        labels = torch.cat([each["instances"].gt_classes for each in source]).to(self.device)
+        self.class_shares.observe(
+            labels,
+            torch.cat([each.gt_classes for each in pseudo]),
+            torch.cat([each.gt_scores for each in pseudo]),
+        )
+
     def teacher_copy(self) -> AdaptiveRCNN:
         """A copy for an EMA teacher: the detector alone, without domain heads and losses.
 
         The two share outputs of frozen stages, if the student looks at complete target images.
         """
         heads, self.domain_heads = self.domain_heads, None
+        shares, self.class_shares = self.class_shares, None
         try:
             teacher = copy.deepcopy(self)
         finally:
-            self.domain_heads = heads
+            self.domain_heads, self.class_shares = heads, shares
+        teacher.correct_classes = None if shares is None else shares.forward
         self.shared_stages.count = len(frozen_stages(self.backbone))
         teacher.shared_stages = None if heads is None else self.shared_stages
         return teacher

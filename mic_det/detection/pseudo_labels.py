@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Instances
@@ -20,6 +21,7 @@ def detect_confident(
     batch: Sequence[dict[str, Any]],
     threshold: float,
     features_of: Callable[[Sequence[dict[str, Any]], Tensor], dict[str, Tensor]] | None = None,
+    correct: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Instances]:
     """The model's detections with a score of ``threshold`` or more, in the network's coordinates.
 
@@ -31,6 +33,8 @@ def detect_confident(
         batch: Detectron2's input dicts.
         features_of: in place of the model's backbone, from the batch and its padded images to
             feature maps.
+        correct: from class probabilities (R, K) without the background's to better ones; that of
+            the background stays.
     """
     images = model.preprocess_image(batch)
     features = features_of(batch, images.tensor) if features_of else model.backbone(images.tensor)
@@ -40,9 +44,12 @@ def detect_confident(
     maps = [features[name] for name in heads.box_in_features]
     pooled = pool_regions(heads.box_pooler, [(maps, [each.proposal_boxes for each in proposals])])
     predictions = predictor(heads.box_head(pooled))
+    probabilities = predictor.predict_probs(predictions, proposals)
+    if correct is not None:
+        probabilities = [torch.cat([correct(p[:, :-1]), p[:, -1:]], dim=1) for p in probabilities]
     detections, _ = fast_rcnn_inference(
         predictor.predict_boxes(predictions, proposals),
-        predictor.predict_probs(predictions, proposals),
+        probabilities,
         images.image_sizes,
         # Detectron2 keeps what exceeds its threshold, and never less than the model's own.
         max(predictor.test_score_thresh, threshold - 1e-6),
