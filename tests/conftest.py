@@ -31,7 +31,7 @@ def storage():
 
 @pytest.fixture
 def clean_catalogs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A cache of its own, and the catalogs as they were."""
+    """A cache of its own, no domain known, and afterwards the catalogs as they were."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     from mic_det.data import builtin, catalog
@@ -46,6 +46,9 @@ def clean_catalogs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     )
     before = [dict(table) for table in tables]
     catalog._SAID.clear()
+    for name in before[0]:
+        catalog.unregister_domain(name)
+    builtin._registered.clear()
     yield
     for table, contents in zip(tables, before, strict=True):
         table.clear()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from mic_det.cli import USER_ERRORS, run_tool, without_tracebacks
 from mic_det.config import load_config
@@ -75,6 +76,7 @@ def main(arguments: argparse.Namespace) -> None:
     """What each process runs."""
     cfg = prepare(arguments)
     default_setup(cfg, arguments)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mic_det")
     without_tracebacks()
     logger.info("Installation: %s", json.dumps(describe()))
     with main_process_first():  # it makes data that are made on first use

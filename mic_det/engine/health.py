@@ -87,7 +87,10 @@ class StepGuard:
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)).float())
         skip = (~torch.isfinite(norm)).float()
         if self.clip_norm is not None:
-            torch._foreach_mul_(grads, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+            factor = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+            # Off a CPU, to ask would be to wait.
+            if norm.device.type != "cpu" or factor < 1.0:
+                torch._foreach_mul_(grads, factor)
         if scaler.is_enabled():
             scaler.step(optimizer)
             scaler.update()
