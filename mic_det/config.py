@@ -15,25 +15,16 @@ from pathlib import Path
 import torch
 import yaml
 
-from mic_det.core import QUALITY_MODES
 from mic_det.env import require_detectron2
-from mic_det.errors import UserError
+from mic_det.errors import ConfigError
 
 require_detectron2()
 
 from detectron2.config import CfgNode as CN  # noqa: E402
 from detectron2.config import get_cfg as detectron2_cfg  # noqa: E402
 
-from mic_det.segmentation.config import (  # noqa: E402
-    add_segmentation_config,
-    check_segmentation_config,
-)
-
-TEST_MODELS = ("student", "teacher")
-
-
-class ConfigError(UserError, ValueError):
-    """A configuration that cannot be meant; the message says which key and what to do."""
+from mic_det.config_checks import TEST_MODELS, check_config  # noqa: E402
+from mic_det.segmentation.config import add_segmentation_config  # noqa: E402
 
 
 def add_mic_config(cfg: CN) -> None:
@@ -319,109 +310,3 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CN:
     check_config(cfg)
     cfg.freeze()
     return cfg
-
-
-def check_config(cfg: CN) -> None:
-    """Raise ConfigError for settings that cannot work, before anything is loaded."""
-
-    def require(holds: bool, message: str) -> None:
-        if not holds:
-            raise ConfigError(message)
-
-    if cfg.MODEL.TASK == "segmentation":
-        check_segmentation_config(cfg, require)
-    classifier = cfg.MODEL.CLASSIFIER
-    for part, enabled in (
-        ("MODEL.SADA.ENABLED", cfg.MODEL.SADA.ENABLED),
-        ("MODEL.MIC.ENABLED", cfg.MODEL.MIC.ENABLED),
-        ("MODEL.CLASSIFIER.ALIGN.METHOD", classifier.ALIGN.METHOD != "none"),
-        ("MODEL.CLASSIFIER.MCC.WEIGHT", classifier.MCC.WEIGHT > 0),
-    ):
-        require(
-            not enabled or len(cfg.DATASETS.TARGET) > 0,
-            f"{part} needs target images: set DATASETS.TARGET.",
-        )
-    sada, pooled = cfg.MODEL.SADA, tuple(cfg.MODEL.ROI_HEADS.IN_FEATURES)
-    aligned = tuple(sada.IMAGE_LEVELS or cfg.MODEL.RPN.IN_FEATURES)
-    require(
-        not sada.ENABLED or set(aligned) <= set(cfg.MODEL.RPN.IN_FEATURES),
-        f"MODEL.SADA.IMAGE_LEVELS {aligned}: choose from MODEL.RPN.IN_FEATURES "
-        f"{tuple(cfg.MODEL.RPN.IN_FEATURES)}",
-    )
-    require(
-        not sada.ENABLED or sada.CONSISTENCY_WEIGHT == 0 or aligned[: len(pooled)] == pooled,
-        f"MODEL.SADA.CONSISTENCY_WEIGHT > 0 compares proposals with the image-level heads of the "
-        f"maps they are pooled from: MODEL.SADA.IMAGE_LEVELS must begin with {pooled}, not be "
-        f"{aligned}. Or set the weight to 0.",
-    )
-    mic = cfg.MODEL.MIC
-    require(0.0 <= mic.RATIO <= 1.0, f"MODEL.MIC.RATIO is in [0, 1], not {mic.RATIO}")
-    require(mic.BLOCK_SIZE >= 1, f"MODEL.MIC.BLOCK_SIZE is in pixels, not {mic.BLOCK_SIZE}")
-    require(
-        0.0 <= mic.SCORE_THRESH <= 1.0,
-        f"MODEL.MIC.SCORE_THRESH is in [0, 1], not {mic.SCORE_THRESH}",
-    )
-    hidden = cfg.TEST.LABEL_FREE_RATIO
-    require(0.0 < hidden < 1.0, f"TEST.LABEL_FREE_RATIO is between 0 and 1, not {hidden}")
-    require(
-        0.0 <= mic.DOUBT_THRESH <= 1.0,
-        f"MODEL.MIC.DOUBT_THRESH is in [0, 1], not {mic.DOUBT_THRESH}",
-    )
-    require(
-        mic.QUALITY in QUALITY_MODES,
-        f"MODEL.MIC.QUALITY is one of {', '.join(QUALITY_MODES)}, not {mic.QUALITY!r}",
-    )
-    require(cfg.VIS_PERIOD >= 0, f"VIS_PERIOD is in iterations, not {cfg.VIS_PERIOD}")
-    require(cfg.VIS_IMAGES >= 1, f"VIS_IMAGES is at least 1, not {cfg.VIS_IMAGES}: see VIS_PERIOD")
-    solver = cfg.SOLVER
-    for key, value in (
-        ("SOLVER.MAX_SKIPPED_STEPS", solver.MAX_SKIPPED_STEPS),
-        ("SOLVER.CHECKPOINTS_KEPT", solver.CHECKPOINTS_KEPT),
-        ("MODEL.MIC.WATCHDOG.COLLAPSE_ITERS", mic.WATCHDOG.COLLAPSE_ITERS),
-    ):
-        require(value >= 1, f"{key} is at least 1, not {value}")
-    clip = solver.CLIP_GRADIENTS.CLIP_VALUE
-    require(clip > 0, f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is above 0, not {clip}")
-    factor = mic.WATCHDOG.EXPLOSION_FACTOR
-    require(factor > 0, f"MODEL.MIC.WATCHDOG.EXPLOSION_FACTOR is above 0, not {factor}")
-    require(
-        not cfg.INPUT.RESIZED_CACHE
-        or (cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "choice" and not cfg.INPUT.CROP.ENABLED),
-        "INPUT.RESIZED_CACHE keeps one file for each image and size: set it to '', or "
-        "INPUT.MIN_SIZE_TRAIN_SAMPLING to 'choice' and INPUT.CROP.ENABLED to False.",
-    )
-    ahead = cfg.DATALOADER.PREFETCH_FACTOR
-    require(ahead >= 1, f"DATALOADER.PREFETCH_FACTOR is at least 1, not {ahead}")
-    share = cfg.DATALOADER.MAX_UNREADABLE
-    require(0.0 <= share <= 1.0, f"DATALOADER.MAX_UNREADABLE is a share in [0, 1], not {share}")
-    for key, value in (
-        ("MODEL.CLASSIFIER.SAM_RHO", classifier.SAM_RHO),
-        ("MODEL.CLASSIFIER.MCC.WEIGHT", classifier.MCC.WEIGHT),
-        ("MODEL.CLASSIFIER.ALIGN.WARMUP_ITERS", classifier.ALIGN.WARMUP_ITERS),
-    ):
-        require(value >= 0, f"{key} is at least 0, not {value}")
-    warm = classifier.MCC.TEMPERATURE
-    require(warm > 0, f"MODEL.CLASSIFIER.MCC.TEMPERATURE is above 0, not {warm}")
-    alpha = cfg.MODEL.TEACHER.ALPHA
-    require(0.0 <= alpha <= 1.0, f"MODEL.TEACHER.ALPHA is in [0, 1], not {alpha}")
-    for key, value, allowed in (
-        ("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("SGD", "AdamW")),
-        (
-            "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
-            solver.CLIP_GRADIENTS.CLIP_TYPE,
-            ("full_model", "norm", "value"),
-        ),
-        ("MODEL.MIC.WATCHDOG.ACTION", mic.WATCHDOG.ACTION, ("warn", "stop")),
-        ("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, ("float16", "bfloat16")),
-        ("MODEL.CLASSIFIER.ALIGN.METHOD", classifier.ALIGN.METHOD, ("none", "DANN", "CDAN")),
-        ("INPUT.SQUARE.CROP", cfg.INPUT.SQUARE.CROP, ("random", "center", "none")),
-        ("TEST.ACCURACY_OF", cfg.TEST.ACCURACY_OF, ("images", "classes")),
-        ("MODEL.WEIGHTS_FROM", cfg.MODEL.WEIGHTS_FROM, TEST_MODELS),
-        ("TEST.SERVE", cfg.TEST.SERVE, TEST_MODELS),
-        *(("TEST.MODELS", name, TEST_MODELS) for name in cfg.TEST.MODELS),
-    ):
-        require(value in allowed, f"{key} is one of {', '.join(allowed)}, not {value!r}")
-    require(
-        cfg.TEST.SERVE in cfg.TEST.MODELS,
-        f"TEST.SERVE is {cfg.TEST.SERVE!r}, which TEST.MODELS leaves out",
-    )

@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class DivergedError(UserError, RuntimeError):
     """A run that has gone wrong in its numbers; the message says what to try."""
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration that cannot be meant; the message says which key and what to do."""
