@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +20,7 @@ from processes import TOOL, draw_tiny_cityscapes, run, start, training
 
 from mic_det.config import ConfigError
 from mic_det.engine.build import check_batches
-from mic_det.engine.launch import ProcessError, _raise_for, launch
+from mic_det.engine.launch import ProcessError, _join, _raise_for, launch
 
 ITERATIONS = 20
 
@@ -208,3 +209,26 @@ def test_what_is_said_of_failed_processes(codes, told, message, tmp_path):
         _raise_for(processes, 4, tmp_path)
     if error is not None and 3 in codes and -9 in codes:
         assert "Process 4" not in str(error.value), "it failed because of the other"
+
+
+class EndsWhenAskedAgain:
+    """A process that ends between two looks at it."""
+
+    exitcode = 0
+
+    def __init__(self) -> None:
+        self.looks = 0
+        ended, writer = os.pipe()
+        os.close(writer)
+        self.sentinel = ended
+
+    def is_alive(self) -> bool:
+        self.looks += 1
+        return self.looks == 1
+
+
+def test_processes_that_end_while_they_are_looked_at_are_not_waited_for():
+    waiting = threading.Thread(target=_join, args=([EndsWhenAskedAgain()],), daemon=True)
+    waiting.start()
+    waiting.join(10.0)
+    assert not waiting.is_alive()

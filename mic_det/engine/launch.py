@@ -197,8 +197,9 @@ def _end_with_parent(parent: int) -> None:
 
 def _join(processes: list[Any]) -> None:
     """Wait for all, or for the first failure and a little longer."""
-    while any(process.is_alive() for process in processes):
-        wait([process.sentinel for process in processes if process.is_alive()])
+    # Asked for once a round: a wait for none of them, all ended meanwhile, would have no end.
+    while alive := [process for process in processes if process.is_alive()]:
+        wait([process.sentinel for process in alive])
         if any(process.exitcode for process in processes):
             deadline = time.monotonic() + GRACE
             while time.monotonic() < deadline and any(each.is_alive() for each in processes):
