@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageEnhance
 
 from mic_det.config import ConfigError
 from mic_det.segmentation.crdomix import (
@@ -82,13 +83,11 @@ def test_grey_has_the_drawn_frequency():
 
 
 def test_sharpness_against_pillow():
-    image = pytest.importorskip("PIL.Image")
-    enhance = pytest.importorskip("PIL.ImageEnhance")
     pixels = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
     for factor in (0.5, 1.0, 1.5):
         rgb = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255.0
         found = adjust_sharpness(rgb, torch.full((1, 1, 1, 1), factor))[0].permute(1, 2, 0) * 255
-        expected = np.asarray(enhance.Sharpness(image.fromarray(pixels)).enhance(factor))
+        expected = np.asarray(ImageEnhance.Sharpness(Image.fromarray(pixels)).enhance(factor))
         inner = np.abs(found.numpy() - expected)[1:-1, 1:-1]
         assert inner.max() <= 1.0
 
