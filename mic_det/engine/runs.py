@@ -6,14 +6,17 @@ is not repeated, and one whose settings have changed since is started anew.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,22 +51,21 @@ class Run:
     needs: Path | None = None
     process: subprocess.Popen | None = field(default=None, repr=False)
     started: float = 0.0
+    fingerprint: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self.cfg = load_config(self.config, [*self.overrides, "OUTPUT_DIR", str(self.folder)])
+        # Of all settings; made once, for a launcher asks every second, beside what it launches.
+        self.fingerprint = hashlib.sha256(self.cfg.dump().encode()).hexdigest()
 
     @property
     def max_iter(self) -> int:
         return self.cfg.SOLVER.MAX_ITER
 
-    def fingerprint(self) -> str:
-        """Hash of all settings."""
-        return hashlib.sha256(self.cfg.dump().encode()).hexdigest()
-
     def finished(self) -> bool:
         """Whether results of exactly these settings are there."""
         state = self._state()
-        return state.get("settings") == self.fingerprint() and state.get("finished", False)
+        return state.get("settings") == self.fingerprint and state.get("finished", False)
 
     def results(self) -> dict[str, Any]:
         """What ``train_net.py`` measured at the end."""
@@ -90,14 +92,14 @@ class Run:
             return {}
 
     def _write_state(self, finished: bool, seconds: float) -> None:
-        state = {"settings": self.fingerprint(), "finished": finished, "seconds": round(seconds, 1)}
+        state = {"settings": self.fingerprint, "finished": finished, "seconds": round(seconds, 1)}
         temporary = self.folder / "run.json.tmp"
         temporary.write_text(json.dumps(state), encoding="utf-8")
         temporary.replace(self.folder / "run.json")
 
     def start(self, threads: int) -> None:
         """Start or resume the training process."""
-        if self._state().get("settings") != self.fingerprint():
+        if self._state().get("settings") != self.fingerprint:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_state(False, self.seconds())
@@ -148,9 +150,11 @@ def run_all(
     waiting = [run for run in runs if not run.finished()]
     active: list[Run] = []
     begin = time.monotonic()
-    try:
+    with contextlib.ExitStack() as afterwards:
+        afterwards.callback(_end, active)
+        afterwards.enter_context(exit_on_sigterm())
         while waiting or active:
-            active = [run for run in active if not run.poll()]
+            active[:] = [run for run in active if not run.poll()]
             ready = [run for run in waiting if run.needs is None or run.needs.is_file()]
             if waiting and not active and not ready:
                 raise RunError(
@@ -163,12 +167,32 @@ def run_all(
             if report is not None:
                 report(runs, time.monotonic() - begin)
             time.sleep(poll_seconds)
+
+
+def _end(active: Sequence[Run]) -> None:
+    """End the processes that are still there; their runs resume the next time."""
+    for run in active:
+        if run.process.poll() is None:
+            run.process.terminate()
+            run.process.wait()
+            run._write_state(False, run.seconds() + time.monotonic() - run.started)
+
+
+@contextlib.contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this process as Ctrl-C does, so that it can end those that it has started."""
+
+    def leave(number: int, _frame: Any) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
     finally:
-        for run in active:
-            if run.process.poll() is None:
-                run.process.terminate()
-                run.process.wait()
-                run._write_state(False, run.seconds() + time.monotonic() - run.started)
+        signal.signal(signal.SIGTERM, before)
 
 
 class ProgressPrinter:
@@ -186,14 +210,14 @@ class ProgressPrinter:
         self._done_before: float | None = None
 
     def __call__(self, runs: Sequence[Run], elapsed: float) -> None:
+        if elapsed < self._next:
+            return
+        self._next = elapsed + self.every
         weights = {run.name: self.costs.get(run.name, 1.0) for run in runs}
         done = sum(run.iteration() * weights[run.name] for run in runs)
         total = sum(run.max_iter * weights[run.name] for run in runs)
         if self._done_before is None:
             self._done_before = done
-        if elapsed < self._next:
-            return
-        self._next = elapsed + self.every
         gained = done - self._done_before
         left = _clock(elapsed * (total - done) / gained) if gained > 0 else "soon known"
         parts = "  ".join(f"{run.name} {run.iteration()}/{run.max_iter}" for run in runs)
