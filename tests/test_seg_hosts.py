@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -129,10 +130,28 @@ def test_features_are_kept_near_the_reference():
     assert not host.state_dict(), "the reference is neither trained nor saved"
 
 
-def test_weights_of_the_encoder_make_the_reference():
-    """Only where such weights are given; "resnet" weights are read from a file."""
-    model, _ = tiny_model({"MODEL.SEG.HOST": "self_training"})
-    assert model.host._reference == ()
+def test_weights_of_the_encoder_make_the_reference(tmp_path, storage):
+    """Only where such weights are given: then the features are held to them, and they stay."""
+    without, _ = tiny_model({"MODEL.SEG.HOST": "self_training"})
+    assert without.host._reference == ()
+    encoder = without.network.encoder.resnet.state_dict()
+    with open(tmp_path / "resnet.pkl", "wb") as file:
+        pickle.dump({"model": {name: each.numpy() for name, each in encoder.items()}}, file)
+    given = {"MODEL.SEG.ENCODER_WEIGHTS": str(tmp_path / "resnet.pkl")}
+    model, _ = tiny_model(given | {"MODEL.SEG.HOST": "self_training"}, seed=1)
+    (reference,) = model.host._reference
+    kept = {name: each.clone() for name, each in reference.resnet.state_dict().items()}
+    assert all(torch.equal(kept[name], each) for name, each in encoder.items())
+    losses = forward(model, model)
+    assert "loss_feature_distance" in losses
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    sum(losses.values()).backward()
+    optimizer.step()
+    assert not reference.training
+    for name, each in reference.resnet.state_dict().items():
+        assert torch.equal(each, kept[name]), name
+    none = given | {"MODEL.SEG.SELF_TRAINING.FEATURE_DISTANCE": 0.0}
+    assert tiny_model(none | {"MODEL.SEG.HOST": "self_training"})[0].host._reference == ()
 
 
 def test_alignment_trains_each_side_by_its_own_loss():
@@ -220,6 +239,10 @@ def test_what_fills_up_a_smaller_image_has_no_label():
     pseudo = teacher.pseudo_label([unlabelled(64, 96), unlabelled(40, 80)])
     assert (pseudo.labels[0] != IGNORED).all() and (pseudo.labels[1, :40, :80] != IGNORED).all()
     assert (pseudo.labels[1, 40:] == IGNORED).all() and (pseudo.labels[1, :, 80:] == IGNORED).all()
+    filled_by_mapper = unlabelled(64, 96) | {"shown": (40, 80)}
+    pseudo = teacher.pseudo_label([filled_by_mapper])
+    assert (pseudo.labels[0, :40, :80] != IGNORED).all()
+    assert int((pseudo.labels == IGNORED).sum()) == 64 * 96 - 40 * 80
 
 
 def test_health_is_of_the_pseudo_labels_that_are_trained_on(storage):

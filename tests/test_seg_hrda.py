@@ -171,6 +171,13 @@ def test_an_image_off_the_grid_is_filled_up_with_the_mean_colour():
     assert filled[..., 30:, :].eq(0.25).all() and filled[..., 45:].eq(0.25).all()
 
 
+def test_features_are_those_of_training_off_the_grid_as_well():
+    """The feature distance compares them with another encoder's, position by position."""
+    network, images = hrda(), torch.rand(1, 3, 33, 49)
+    output = network.supervised(images, torch.randint(0, 3, (1, 33, 49)))
+    assert torch.equal(network.encode_with(network.encoder, images)[-1], output.features[-1])
+
+
 def test_nothing_of_the_detail_labelled():
     labels = torch.full((1, 32, 32), IGNORED)
     output = hrda().supervised(torch.rand(1, 3, 32, 32), labels)

@@ -138,7 +138,8 @@ class SelfTraining(Host):
 
     def _distance(self, step: Step, features: list[Tensor]) -> Tensor:
         (reference,) = self._reference
-        reference.to(features[-1].device)
+        if next(reference.parameters()).device != features[-1].device:
+            reference.to(features[-1].device)
         with torch.no_grad():
             wanted = step.student.encode_with(reference, step.source_images)[-1]
         size = features[-1].shape[-2:]
