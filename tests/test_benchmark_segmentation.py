@@ -139,21 +139,12 @@ def benchmark_tool():
     return module
 
 
-def test_memory_of_hrda_is_less_than_at_full_resolution():
-    case = replace(
-        HRDA,
-        height=256,
-        width=512,
-        source=1,
-        overrides=(
-            *("MODEL.SEG.HRDA.DETAIL_CROP", "(128, 256)"),
-            *("MODEL.SEG.HRDA.CONTEXT_WINDOW", "(256, 512)"),
-        ),
-    )
-    hrda, weights = in_child(case, "source")
-    full, lighter = in_child(case, "full resolution")
-    assert 1_000_000 < lighter < weights, "the scale attention"
-    assert weights < hrda < full
+def test_memory_is_measured_in_another_process():
+    """Which gets the case by its kind, tuples and all."""
+    peak, weights = in_child(HRDA, "full resolution")
+    network = PlainSegmentor(HRDA, *WITHOUT_HRDA).network
+    assert weights == sum(4 * p.numel() for p in network.parameters()) + 24, "and mean and std"
+    assert weights < peak < 4_000_000_000
 
 
 def test_parts_are_apart_from_one_another():

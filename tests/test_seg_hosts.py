@@ -7,11 +7,13 @@ import pickle
 
 import pytest
 import torch
-from segmentor import labelled, linear_network, tiny_cfg, tiny_model, unlabelled
+from detectron2.modeling import build_model
+from segmentor import CONFIGS, labelled, linear_network, tiny_cfg, tiny_model, unlabelled
 from torch import nn
 
-from mic_det.config import ConfigError
+from mic_det.config import ConfigError, load_config
 from mic_det.core import StudentAugment
+from mic_det.engine.build import build_optimizer
 from mic_det.segmentation.hosts import HOST_REGISTRY, Host, Step
 from mic_det.segmentation.hosts.adversarial import Adversarial, OutputDiscriminator, domain_loss
 from mic_det.segmentation.hosts.self_training import (
@@ -75,6 +77,37 @@ def test_self_training_adds_the_loss_on_mixed_images():
     assert torch.equal(labels.weight[from_target], step.pseudo.weight[from_target])
 
 
+def test_the_mixed_image_as_a_whole_gets_other_colours():
+    """After it was mixed, source and target parts alike; the labels stay."""
+    step, plain = step_of(linear_network()), SelfTraining(augment=NO_AUGMENT)
+    darker = SelfTraining(augment=lambda images: images - 0.5)
+    torch.manual_seed(3)
+    images, labels = plain.mixed(step)
+    torch.manual_seed(3)
+    changed, same = darker.mixed(step)
+    assert torch.equal(changed, images - 0.5)
+    assert torch.equal(same.labels, labels.labels) and torch.equal(same.weight, labels.weight)
+
+
+def test_colours_of_the_mixed_image_are_those_of_the_config():
+    model, _ = tiny_model(
+        {
+            "MODEL.SEG.HOST": "self_training",
+            "MODEL.SEG.SELF_TRAINING.JITTER": 0.3,
+            "MODEL.SEG.SELF_TRAINING.HUE": 0.1,
+            "MODEL.SEG.SELF_TRAINING.JITTER_PROB": 0.7,
+            "MODEL.SEG.SELF_TRAINING.BLUR_SIGMA": (0.2, 2.0),
+            "MODEL.SEG.SELF_TRAINING.BLUR_PROB": 0.4,
+            "MODEL.SEG.SELF_TRAINING.WEIGHT": 0.6,
+        }
+    )
+    augment = model.host.augment
+    assert (augment.jitter, augment.hue, augment.max_value) == (0.3, 0.1, 255.0)
+    assert (augment.jitter_probability, augment.blur_probability) == (0.7, 0.4)
+    assert augment.blur_sigma == (0.2, 2.0) and model.host.weight == 0.6
+    assert augment.channels == tiny_cfg().INPUT.FORMAT
+
+
 @pytest.mark.parametrize(("sources", "targets"), [(1, 3), (3, 2)])
 def test_batches_of_different_sizes_are_mixed(sources, targets):
     host = SelfTraining(augment=NO_AUGMENT)
@@ -136,7 +169,8 @@ def test_weights_of_the_encoder_make_the_reference(tmp_path, storage):
     assert without.host._reference == ()
     encoder = without.network.encoder.resnet.state_dict()
     with open(tmp_path / "resnet.pkl", "wb") as file:
-        pickle.dump({"model": {name: each.numpy() for name, each in encoder.items()}}, file)
+        arrays = {name: each.numpy() for name, each in encoder.items()}
+        pickle.dump({"model": arrays, "__author__": "a test"}, file)
     given = {"MODEL.SEG.ENCODER_WEIGHTS": str(tmp_path / "resnet.pkl")}
     model, _ = tiny_model(given | {"MODEL.SEG.HOST": "self_training"}, seed=1)
     (reference,) = model.host._reference
@@ -256,6 +290,26 @@ def test_health_is_of_the_pseudo_labels_that_are_trained_on(storage):
     found = model.host.health.pop()
     assert found["pseudo_label_weight"] == (0.125, 1)
     assert found["pseudo_labelled_pixels"] == (0.5, 1)
+
+
+def test_groups_of_the_optimizer_are_daformers():
+    """AdamW 6e-5, ten times that for all but the encoder, no decay of any normalisation."""
+    overrides = ["MODEL.SEG.MIT_VARIANT", "b0", "MODEL.SEG.ENCODER_WEIGHTS", ""]
+    cfg = load_config(CONFIGS / "gta2cs_hrda_mic.yaml", [*overrides, "MODEL.DEVICE", "cpu"])
+    model = build_model(cfg)
+    optimizer = build_optimizer(cfg, model)
+    assert isinstance(optimizer, torch.optim.AdamW) and optimizer.defaults["betas"] == (0.9, 0.999)
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert len(groups) == len(list(model.parameters()))
+    norms = (nn.LayerNorm, nn.BatchNorm2d)
+    kinds = set()
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            group, of_encoder = groups[id(parameter)], name.startswith("network.encoder.")
+            assert group["lr"] == pytest.approx(6e-5 if of_encoder else 6e-4), name
+            assert group["weight_decay"] == (0.0 if isinstance(module, norms) else 0.01), name
+            kinds.add((of_encoder, type(module)))
+    assert {(True, nn.LayerNorm), (True, nn.Linear), (False, nn.BatchNorm2d)} <= kinds
 
 
 def test_learning_rates_by_part():

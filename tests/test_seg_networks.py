@@ -34,53 +34,11 @@ def test_mit_maps(mit):
 
 
 @torch.no_grad()
-def test_first_stage_of_a_mit_written_out(mit):
-    """SegFormer, section 3.1: overlapping patches, attention to 1/64 of the positions, Mix-FFN."""
-    images = torch.randn(2, 3, 64, 64)
-    weights = {name.removeprefix("encoder."): each for name, each in mit.model.state_dict().items()}
-
-    def parts(prefix):
-        return [weights[f"{prefix}.{end}"] for end in ("weight", "bias")]
-
-    def linear(name, tokens):
-        return F.linear(tokens, *parts(name))
-
-    def norm(name, tokens):
-        return F.layer_norm(tokens, tokens.shape[-1:], *parts(name), eps=1e-6)
-
-    def tokens_of(pixels):
-        return pixels.flatten(2).transpose(1, 2)
-
-    def pixels_of(tokens, side):
-        return tokens.transpose(1, 2).reshape(2, -1, side, side)
-
-    patches = F.conv2d(images, *parts("patch_embeddings.0.proj"), stride=4, padding=3)
-    x = norm("patch_embeddings.0.layer_norm", tokens_of(patches))
-    for block in ("block.0.0", "block.0.1"):
-        y = norm(f"{block}.layer_norm_1", x)
-        own = f"{block}.attention.self"
-        fewer = F.conv2d(pixels_of(y, 16), *parts(f"{own}.sr"), stride=8)
-        fewer = norm(f"{own}.layer_norm", tokens_of(fewer))
-        query, key, value = (
-            linear(f"{own}.query", y),
-            *(linear(f"{own}.{each}", fewer) for each in ("key", "value")),
-        )
-        scores = query @ key.transpose(1, 2) / query.shape[-1] ** 0.5
-        x = x + linear(f"{block}.attention.output.dense", scores.softmax(-1) @ value)
-        y = linear(f"{block}.mlp.dense1", norm(f"{block}.layer_norm_2", x))
-        y = F.conv2d(
-            pixels_of(y, 16), *parts(f"{block}.mlp.dwconv.dwconv"), padding=1, groups=y.shape[-1]
-        )
-        x = x + linear(f"{block}.mlp.dense2", F.gelu(tokens_of(y)))
-    expected = pixels_of(norm("layer_norm.0", x), 16)
-    assert torch.allclose(mit(images)[0], expected, atol=1e-5)
-
-
-@torch.no_grad()
 def test_all_stages_of_a_mit_are_by_image_and_leave_nothing_to_chance(mit):
     images = torch.randn(2, 3, 64, 64)
     maps = mit(images)
     assert all(each.std() > 0 for each in maps)
+    assert torch.equal(maps[-1], mit.model(images).last_hidden_state)
     for each, again, alone in zip(maps, mit(images), mit(images[:1]), strict=True):
         assert torch.equal(each, again) and torch.allclose(alone, each[:1], atol=1e-5)
 
@@ -120,7 +78,7 @@ def test_mit_weights_of_a_classifier_and_of_another_variant(mit, tmp_path):
     for depths in ([2, 2, 3, 2], [2, 2, 1, 2]):
         config = type(mit.model.config)(**{**mit.model.config.to_dict(), "depths": depths})
         SegformerForImageClassification(config).save_pretrained(tmp_path / "other")
-        with pytest.raises(ConfigError, match=r"not those of a MiT-B0 .*block\.2\."):
+        with pytest.raises(ConfigError, match=r"not those of a MiT-B0 .*block.*2\."):
             MixTransformer("b0", str(tmp_path / "other"))
 
 
@@ -157,9 +115,20 @@ def test_daformer_defaults_are_the_papers():
     assert decoder.fuse[0].in_channels == 1024 and decoder.classifier.in_channels == 256
 
 
-def test_mlp_decoder_takes_the_finest_size():
-    decoder = MLPDecoder((4, 8), (4, 8), 3, channels=6, norm="")
-    assert decoder(features()).shape == (2, 3, 8, 12)
+@torch.no_grad()
+def test_mlp_decoder_written_out():
+    decoder = MLPDecoder((4, 8), (4, 8), 3, channels=6, norm="").eval()
+    maps = features()
+    fine, coarse = (
+        torch.einsum("kc,nchw->nkhw", each.weight[..., 0, 0], map_) + each.bias.view(1, -1, 1, 1)
+        for each, map_ in zip(decoder.stages.maps, maps, strict=True)
+    )
+    coarse = F.interpolate(coarse, size=(8, 12), mode="bilinear", align_corners=False)
+    fuse, last = decoder.fuse[0], decoder.classifier
+    fused = F.relu(F.conv2d(torch.cat([fine, coarse], 1), fuse.weight, fuse.bias))
+    expected = F.conv2d(fused, last.weight, last.bias)
+    assert expected.shape == (2, 3, 8, 12)
+    assert torch.allclose(decoder(maps), expected, atol=1e-6)
 
 
 @torch.no_grad()

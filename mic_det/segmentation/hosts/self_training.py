@@ -138,8 +138,9 @@ class SelfTraining(Host):
 
     def _distance(self, step: Step, features: list[Tensor]) -> Tensor:
         (reference,) = self._reference
-        if next(reference.parameters()).device != features[-1].device:
-            reference.to(features[-1].device)
+        device = features[-1].device
+        if any(each.device != device for each in reference.parameters()):
+            reference.to(device)
         with torch.no_grad():
             wanted = step.student.encode_with(reference, step.source_images)[-1]
         size = features[-1].shape[-2:]

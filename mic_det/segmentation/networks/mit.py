@@ -63,7 +63,8 @@ class MixTransformer(Encoder):
                 f"{error}"
             ) from error
         # Heads of the model that the encoder was trained in are left aside.
-        too_many = (each for each in found["unexpected_keys"] if "encoder." in each)
+        heads = ("classifier.", "decode_head.")
+        too_many = (each for each in found["unexpected_keys"] if not each.startswith(heads))
         if strange := sorted({*found["missing_keys"], *too_many}):
             shown = ", ".join(strange[:3]) + (", …" if len(strange) > 3 else "")
             raise ConfigError(
