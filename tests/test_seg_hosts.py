@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 
 import pytest
@@ -149,7 +148,7 @@ def test_features_are_kept_near_the_reference():
     network.encoder.forward = lambda images: [network.encoder.scale * forward(images)[0]]
     host = SelfTraining(
         augment=NO_AUGMENT,
-        reference=copy.deepcopy(linear_network().encoder),
+        make_reference=lambda: linear_network().encoder,
         distance_weight=0.1,
         things=[0, 1, 2],
         thing_share=0.0,
@@ -166,14 +165,19 @@ def test_features_are_kept_near_the_reference():
 def test_weights_of_the_encoder_make_the_reference(tmp_path, storage):
     """Only where such weights are given: then the features are held to them, and they stay."""
     without, _ = tiny_model({"MODEL.SEG.HOST": "self_training"})
-    assert without.host._reference == ()
+    assert without.host.make_reference is None
     encoder = without.network.encoder.resnet.state_dict()
     with open(tmp_path / "resnet.pkl", "wb") as file:
         arrays = {name: each.numpy() for name, each in encoder.items()}
         pickle.dump({"model": arrays, "__author__": "a test"}, file)
-    given = {"MODEL.SEG.ENCODER_WEIGHTS": str(tmp_path / "resnet.pkl")}
+    given = {"MODEL.SEG.ENCODER_WEIGHTS": str(tmp_path / "resnet.pkl"), "MODEL.WEIGHTS": ""}
     model, _ = tiny_model(given | {"MODEL.SEG.HOST": "self_training"}, seed=1)
-    (reference,) = model.host._reference
+    network = model.network.encoder.resnet.state_dict()
+    assert all(torch.equal(network[name], each) for name, each in encoder.items())
+    model.network.encoder.resnet.stem.conv1.weight.data.add_(0.1)  # a burn-in, a resumed run
+    before = torch.get_rng_state()
+    reference = model.host._reference_on(model.device)
+    assert torch.equal(torch.get_rng_state(), before), "draws of the iteration stay as they are"
     kept = {name: each.clone() for name, each in reference.resnet.state_dict().items()}
     assert all(torch.equal(kept[name], each) for name, each in encoder.items())
     losses = forward(model, model)
@@ -185,7 +189,17 @@ def test_weights_of_the_encoder_make_the_reference(tmp_path, storage):
     for name, each in reference.resnet.state_dict().items():
         assert torch.equal(each, kept[name]), name
     none = given | {"MODEL.SEG.SELF_TRAINING.FEATURE_DISTANCE": 0.0}
-    assert tiny_model(none | {"MODEL.SEG.HOST": "self_training"})[0].host._reference == ()
+    assert tiny_model(none | {"MODEL.SEG.HOST": "self_training"})[0].host.make_reference is None
+
+
+def test_weights_of_the_encoder_are_not_asked_for_where_the_whole_model_has_weights():
+    """As in inference, on a machine without a network; the host needs them in training alone."""
+    nowhere = {"MODEL.SEG.ENCODER_WEIGHTS": "nowhere.pkl", "MODEL.SEG.HOST": "self_training"}
+    model, _ = tiny_model(nowhere | {"MODEL.WEIGHTS": "burn_in.pth"})
+    with pytest.raises(ConfigError, match=r"ENCODER_WEIGHTS: nowhere\.pkl"):
+        model.host._reference_on(model.device)
+    with pytest.raises(ConfigError, match=r"ENCODER_WEIGHTS: nowhere\.pkl"):
+        tiny_model(nowhere | {"MODEL.WEIGHTS": ""})
 
 
 def test_alignment_trains_each_side_by_its_own_loss():

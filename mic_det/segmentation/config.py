@@ -27,7 +27,8 @@ def add_segmentation_config(cfg: CN) -> None:
     seg.MIT_VARIANT = "b5"
     # Weights that the encoder starts from: for a MiT the name of a transformers model or a folder
     # with one ("nvidia/mit-b5"), for a ResNet a file or address that Detectron2's MODEL.WEIGHTS
-    # could be, for VGG-16 "IMAGENET1K_V1" or a file. "": random. MODEL.WEIGHTS is for whole models.
+    # could be, for VGG-16 "IMAGENET1K_V1" or a file. "": random. MODEL.WEIGHTS is for whole models:
+    # where it is set, only FEATURE_DISTANCE asks for these.
     seg.ENCODER_WEIGHTS = ""
     # "daformer" (of a MiT) or "deeplab_v2" (of any).
     seg.DECODER = "daformer"
