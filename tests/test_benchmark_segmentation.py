@@ -1,6 +1,7 @@
 """The benchmark of segmentation: what it times is the plain arithmetic, and all of the step."""
 
 import importlib.util
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mic_det.benchmark.segmentation_workload import (
     segmentation_step,
 )
 from mic_det.benchmark.workload import step_of
+from mic_det.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 PLAIN = SegmentationCase("plain", "streets_mic.yaml", 32, 64)
@@ -145,6 +147,22 @@ def test_memory_is_measured_in_another_process():
     network = PlainSegmentor(HRDA, *WITHOUT_HRDA).network
     assert weights == sum(4 * p.numel() for p in network.parameters()) + 24, "and mean and std"
     assert weights < peak < 4_000_000_000
+
+
+def test_a_case_of_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "seg-cuda"])
+    with pytest.raises(UserError, match=r"seg-cuda-.* there is no GPU here"):
+        benchmark_tool().main()
+
+
+def test_cases_of_segmentation_are_chosen_by_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    tool = benchmark_tool()
+    named = {case.name for case in tool.chosen_cases(False, ["seg-cpu"])}
+    assert named == {case.name for case in SEGMENTATION_CASES if case.device == "cpu"}
+    assert not any(case.name.startswith("seg-") for case in tool.chosen_cases(True, []))
+    assert all(case.device == "cpu" for case in tool.chosen_cases(False, []))
 
 
 def test_parts_are_apart_from_one_another():

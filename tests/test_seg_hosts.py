@@ -264,6 +264,19 @@ def test_the_masked_loss_is_weighted_cross_entropy_with_the_hosts_labels(storage
     assert torch.allclose(losses["loss_mic"], expected)
 
 
+def test_masked_source_images_are_trained_on_their_labels(storage):
+    masks = {"MODEL.MIC.ENABLED": True, "MODEL.SEG.MIC_DOMAINS": "source", "MODEL.MIC.WEIGHT": 0.5}
+    model, _ = tiny_model(masks)
+    model.network.eval()  # BatchNorm must see each batch alike
+    source = [labelled() | {"sample_seed": 5}]  # which masks follow from
+    losses = model(source)
+    masked = model.images(model.mask_source(source))
+    hidden = (masked == model.network.pixel_mean).all(1).float().mean()
+    assert 0.4 < hidden < 0.95, "the ratio is 0.7"
+    expected = 0.5 * pixel_cross_entropy(model.network(masked), source[0]["sem_seg"][None])
+    assert torch.allclose(losses["loss_mic_source"], expected)
+
+
 def test_the_teacher_labels_by_the_students_host(storage):
     model, teacher = tiny_model({"MODEL.SEG.HOST": "self_training"})
     calls = []

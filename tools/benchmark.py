@@ -128,6 +128,10 @@ def main() -> None:
     if arguments.list or not cases:
         print("\n".join(case.name for case in ALL_CASES))
         return
+    if not torch.cuda.is_available() and (gpus := [c.name for c in cases if c.device != "cpu"]):
+        raise UserError(
+            f"{gpus[0]}: there is no GPU here. Name cases of the CPU (seg-cpu, cpu-r18)."
+        )
     repeats = arguments.repeats or (3 if arguments.quick else 9)
     warmup = 1 if arguments.quick else 2
     clock = {"wall": time.perf_counter, "cpu": time.process_time}[arguments.clock]
