@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -136,6 +138,19 @@ def test_no_attention_gives_the_context_alone():
 def test_a_constant_image_is_seen_alike_at_all_scales():
     images = torch.tensor([0.2, 0.5, 0.9]).view(1, 3, 1, 1).expand(1, 3, 40, 56)
     assert torch.allclose(hrda()(images), images, atol=1e-6)
+
+
+@torch.no_grad()
+def test_windows_of_context_and_detail_overlap_by_half():
+    network, seen = hrda(context_window=(64, 64)), Counter()
+
+    def note(encoder, inputs, output):
+        seen[tuple(inputs[0].shape[-2:])] += len(inputs[0])
+
+    network.encoder.register_forward_hook(note)
+    network(torch.rand(1, 3, 64, 128))
+    # Detail windows of 16 pixels every 8, context windows of 64, seen at half that, every 32.
+    assert seen == {(16, 16): 7 * 15, (32, 32): 3}
 
 
 def test_the_loss_is_of_the_fused_and_of_the_detail_prediction():
