@@ -11,6 +11,7 @@ from seg_domains import small_config
 
 from mic_det.engine import build_trainer, load_for_evaluation
 from mic_det.segmentation.evaluation import evaluate_model
+from mic_det.tasks import task_of
 
 # GroupNorm knows one image at a time, and masks and colours belong to the image.
 SAME = {
@@ -39,8 +40,6 @@ def evaluate(domains: Path, output: Path, weights: Path) -> None:
     """Metrics of a checkpoint; all processes share the images out."""
     cfg = small_config("source", domains, output, "MODEL.WEIGHTS", weights, *same_network())
     student, _ = load_for_evaluation(cfg)
-    from mic_det.tasks import task_of
-
     task_of(cfg).check(cfg, training=False)
     metrics = evaluate_model(cfg, student, output / "maps")
     if comm.is_main_process():
