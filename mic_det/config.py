@@ -74,8 +74,8 @@ def add_mic_config(cfg: CN) -> None:
     # 2022). A class with the share f of all pixels is drawn with P ~ exp((1 - f) / TEMPERATURE).
     cfg.DATALOADER.RARE_CLASSES = CN({"ENABLED": False})
     cfg.DATALOADER.RARE_CLASSES.TEMPERATURE = 0.01
-    # Pixels of the class that an image has to have, as its label file is stored; and the share of
-    # them that INPUT.CROP's window should show, as it is trained on.
+    # Pixels of the class that an image has to have, as its label file is stored; and what part of
+    # so many INPUT.CROP's window should show, as it is trained on (above 1 for enlarged images).
     cfg.DATALOADER.RARE_CLASSES.MIN_PIXELS = 3000
     cfg.DATALOADER.RARE_CLASSES.MIN_CROP_SHARE = 0.5
     # Batches of a domain that each worker makes ahead.

@@ -43,7 +43,8 @@ def _check_target(cfg: CN, require: Require) -> None:
     classifier = cfg.MODEL.CLASSIFIER
     for part, enabled in (
         ("MODEL.SADA.ENABLED", cfg.MODEL.SADA.ENABLED),
-        ("MODEL.MIC.ENABLED", cfg.MODEL.MIC.ENABLED),
+        # Segmentation can mask the source alone: its own check knows.
+        ("MODEL.MIC.ENABLED", cfg.MODEL.MIC.ENABLED and cfg.MODEL.TASK != "segmentation"),
         ("MODEL.CLASSIFIER.ALIGN.METHOD", classifier.ALIGN.METHOD != "none"),
         ("MODEL.CLASSIFIER.MCC.WEIGHT", classifier.MCC.WEIGHT > 0),
     ):

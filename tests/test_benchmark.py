@@ -8,13 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mic_det.benchmark import CASES, measure
+from mic_det.benchmark import CASES, SEGMENTATION_CASES, measure_case
 from mic_det.benchmark.cases import LIGHT, Case
-from mic_det.benchmark.measure import (
-    faster_arrangements,
-    interleave,
-    stopwatch,
-)
+from mic_det.benchmark.detection import parts_of_floor
+from mic_det.benchmark.measure import faster_arrangements, interleave, stopwatch
 from mic_det.benchmark.memory import memory_ratio
 from mic_det.benchmark.workload import PlainDetector, adaptation, step_of
 
@@ -31,7 +28,7 @@ def test_the_faster_arrangement_counts_and_equal_batches_are_measured_once():
         "T_inf(t), batched": [0.1, 0.1, 0.1],
         "mic": [5.0, 5.0, 5.0],
     }
-    floor, arrangement = faster_arrangements(times, SMALL)
+    floor, arrangement = faster_arrangements(times, parts_of_floor(SMALL))
     assert floor == {"T_sup(s)": 2.0, "T_sup(t)": 2.0, "T_feat(t)": 0.6, "T_inf(t)": 0.1}
     assert arrangement["T_feat(t)"] == "one by one"
     assert arrangement["T_sup(s)"] == arrangement["T_sup(t)"] == "batched"
@@ -106,7 +103,7 @@ def test_the_timed_step_has_all_its_losses():
 
 
 def test_a_case_is_measured_in_full():
-    found = measure(replace(SMALL, heads=LIGHT), repeats=2, warmup=1)
+    found = measure_case(replace(SMALL, heads=LIGHT), repeats=2, warmup=1)
     assert found.overhead == pytest.approx(found.mic_seconds / found.floor_seconds)
     assert found.floor_seconds == pytest.approx(sum(found.floor.values()))
     assert found.memory_ratio > 0.3
@@ -127,4 +124,4 @@ def test_all_cases_have_a_valid_config():
 def test_command_line_names_the_cases():
     command = [sys.executable, str(ROOT / "tools" / "benchmark.py"), "--list"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.split() == [case.name for case in CASES]
+    assert done.stdout.split() == [case.name for case in (*CASES, *SEGMENTATION_CASES)]

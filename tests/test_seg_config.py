@@ -72,7 +72,15 @@ def test_defaults_are_those_of_the_papers():
     assert (cfg.MODEL.TEACHER.ALPHA, cfg.MODEL.TEACHER.WARMUP) == (0.999, True)
     solver = cfg.SOLVER
     assert (solver.BASE_LR, solver.WARMUP_ITERS, solver.MAX_ITER) == (6e-5, 1500, 40000)
-    assert cfg.DATALOADER.RARE_CLASSES.ENABLED and cfg.DATALOADER.RARE_CLASSES.TEMPERATURE == 0.01
+    rare = cfg.DATALOADER.RARE_CLASSES
+    assert rare.ENABLED and rare.TEMPERATURE == 0.01
+    assert (rare.MIN_PIXELS, rare.MIN_CROP_SHARE) == (3000, 0.5)
+    # HRDA's images have four times as many pixels.
+    hrda = load_config(CONFIGS / "gta2cs_hrda_mic.yaml")
+    assert hrda.DATALOADER.RARE_CLASSES.MIN_CROP_SHARE == 2.0
+    for each, times in ((cfg, 1), (hrda, 2)):
+        assert 15 * times == each.MODEL.SEG.PSEUDO.IGNORE_TOP
+        assert 120 * times == each.MODEL.SEG.PSEUDO.IGNORE_BOTTOM
 
 
 @pytest.mark.parametrize(
@@ -86,6 +94,19 @@ def test_defaults_are_those_of_the_papers():
         ("MODEL.SEG.PSEUDO.IGNORE_TOP", -1, "MODEL.SEG.PSEUDO.IGNORE_TOP"),
         ("MODEL.SEG.HRDA.DETAIL_WEIGHT", 2.0, "MODEL.SEG.HRDA.DETAIL_WEIGHT"),
         ("MODEL.SEG.HRDA.DETAIL_CROP", (32,), "MODEL.SEG.HRDA.DETAIL_CROP"),
+        ("MODEL.SEG.HRDA.WINDOWS_AT_ONCE", 0, "MODEL.SEG.HRDA.WINDOWS_AT_ONCE"),
+        ("MODEL.RESNETS.DEPTH", 20, "MODEL.RESNETS.DEPTH is one of 18"),
+        ("MODEL.SEG.ASPP_DILATIONS", (6, 0), "MODEL.SEG.ASPP_DILATIONS"),
+        ("MODEL.SEG.ASPP_DILATIONS", (), "MODEL.SEG.ASPP_DILATIONS"),
+        ("MODEL.SEG.NORM", "Batch", "MODEL.SEG.NORM is one of BN"),
+        ("MODEL.SEG.DROPOUT", 1.0, "MODEL.SEG.DROPOUT"),
+        ("MODEL.SEG.HEAD_LR_FACTOR", 0.0, "MODEL.SEG.HEAD_LR_FACTOR"),
+        ("MODEL.SEG.ADVERSARIAL.CHANNELS", 0, "MODEL.SEG.ADVERSARIAL.CHANNELS"),
+        ("MODEL.SEG.ADVERSARIAL.WEIGHT", -0.1, "MODEL.SEG.ADVERSARIAL.WEIGHT"),
+        ("MODEL.SEG.SELF_TRAINING.WEIGHT", -1.0, "MODEL.SEG.SELF_TRAINING.WEIGHT"),
+        ("MODEL.SEG.SELF_TRAINING.HUE", 0.6, "SELF_TRAINING.HUE is in [0, 0.5]"),
+        ("MODEL.SEG.SELF_TRAINING.BLUR_SIGMA", (0.0, 1.0), "0 < low <= high"),
+        ("MODEL.SEG.SELF_TRAINING.THING_SHARE", 1.2, "MODEL.SEG.SELF_TRAINING.THING_SHARE"),
         ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 1, "MODEL.SEM_SEG_HEAD.NUM_CLASSES"),
         ("MODEL.SADA.ENABLED", True, "MODEL.SEG.HOST 'adversarial'"),
         ("MODEL.SEG.HOSTS", "x", "did you mean MODEL.SEG.HOST"),
@@ -95,6 +116,27 @@ def test_mistakes_are_named(key, value, named):
     with pytest.raises(ConfigError) as error:
         tiny_cfg({key: value})
     assert named in str(error.value)
+
+
+def test_rows_left_out_must_leave_some_of_the_crop():
+    """Else the target would silently teach nothing."""
+    crop = {"INPUT.CROP.ENABLED": True, "INPUT.CROP.TYPE": "absolute"}
+    rows = {"MODEL.SEG.PSEUDO.IGNORE_TOP": 30, "MODEL.SEG.PSEUDO.IGNORE_BOTTOM": 98}
+    tiny_cfg(crop | rows | {"INPUT.CROP.SIZE": [129, 64]})
+    with pytest.raises(ConfigError, match=r"IGNORE_BOTTOM leave nothing .*128 rows of 128"):
+        tiny_cfg(crop | rows | {"INPUT.CROP.SIZE": [128, 256]})
+
+
+def test_group_norm_takes_32_channels_at_a_time():
+    group = {"MODEL.SEG.NORM": "GN", "MODEL.SEG.HRDA.ENABLED": True}
+    tiny_cfg(group | {"MODEL.SEG.HRDA.ATTENTION_CHANNELS": 64})
+    with pytest.raises(ConfigError, match=r"HRDA\.ATTENTION_CHANNELS is a multiple of 32"):
+        tiny_cfg(group | {"MODEL.SEG.HRDA.ATTENTION_CHANNELS": 16})
+
+
+def test_masked_source_images_need_no_target():
+    masked = {"MODEL.MIC.ENABLED": True, "MODEL.SEG.MIC_DOMAINS": "source"}
+    assert tiny_cfg(masked | {"DATASETS.TARGET": ()}).MODEL.MIC.ENABLED
 
 
 def test_a_host_that_needs_the_target_says_so():

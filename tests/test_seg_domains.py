@@ -283,7 +283,7 @@ def test_a_set_of_detectron2_itself(pair: Path):
         ("INPUT.RANDOM_FLIP", "sideways", "INPUT.RANDOM_FLIP"),
         ("DATALOADER.RARE_CLASSES.TEMPERATURE", 0.0, "TEMPERATURE"),
         ("DATALOADER.RARE_CLASSES.MIN_PIXELS", 0, "MIN_PIXELS"),
-        ("DATALOADER.RARE_CLASSES.MIN_CROP_SHARE", 1.5, "MIN_CROP_SHARE"),
+        ("DATALOADER.RARE_CLASSES.MIN_CROP_SHARE", -0.5, "MIN_CROP_SHARE"),
     ],
 )
 def test_settings_that_cannot_be_meant(pair: Path, key: str, value: object, says: str):

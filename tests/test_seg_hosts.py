@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import copy
+import pickle
 
 import pytest
 import torch
-from segmentor import labelled, linear_network, tiny_cfg, tiny_model, unlabelled
+from detectron2.modeling import build_model
+from segmentor import CONFIGS, labelled, linear_network, tiny_cfg, tiny_model, unlabelled
 from torch import nn
 
-from mic_det.config import ConfigError
+from mic_det.config import ConfigError, load_config
 from mic_det.core import StudentAugment
+from mic_det.engine.build import build_optimizer
 from mic_det.segmentation.hosts import HOST_REGISTRY, Host, Step
 from mic_det.segmentation.hosts.adversarial import Adversarial, OutputDiscriminator, domain_loss
 from mic_det.segmentation.hosts.self_training import (
@@ -74,6 +76,37 @@ def test_self_training_adds_the_loss_on_mixed_images():
     assert torch.equal(labels.weight[from_target], step.pseudo.weight[from_target])
 
 
+def test_the_mixed_image_as_a_whole_gets_other_colours():
+    """After it was mixed, source and target parts alike; the labels stay."""
+    step, plain = step_of(linear_network()), SelfTraining(augment=NO_AUGMENT)
+    darker = SelfTraining(augment=lambda images: images - 0.5)
+    torch.manual_seed(3)
+    images, labels = plain.mixed(step)
+    torch.manual_seed(3)
+    changed, same = darker.mixed(step)
+    assert torch.equal(changed, images - 0.5)
+    assert torch.equal(same.labels, labels.labels) and torch.equal(same.weight, labels.weight)
+
+
+def test_colours_of_the_mixed_image_are_those_of_the_config():
+    model, _ = tiny_model(
+        {
+            "MODEL.SEG.HOST": "self_training",
+            "MODEL.SEG.SELF_TRAINING.JITTER": 0.3,
+            "MODEL.SEG.SELF_TRAINING.HUE": 0.1,
+            "MODEL.SEG.SELF_TRAINING.JITTER_PROB": 0.7,
+            "MODEL.SEG.SELF_TRAINING.BLUR_SIGMA": (0.2, 2.0),
+            "MODEL.SEG.SELF_TRAINING.BLUR_PROB": 0.4,
+            "MODEL.SEG.SELF_TRAINING.WEIGHT": 0.6,
+        }
+    )
+    augment = model.host.augment
+    assert (augment.jitter, augment.hue, augment.max_value) == (0.3, 0.1, 255.0)
+    assert (augment.jitter_probability, augment.blur_probability) == (0.7, 0.4)
+    assert augment.blur_sigma == (0.2, 2.0) and model.host.weight == 0.6
+    assert augment.channels == tiny_cfg().INPUT.FORMAT
+
+
 @pytest.mark.parametrize(("sources", "targets"), [(1, 3), (3, 2)])
 def test_batches_of_different_sizes_are_mixed(sources, targets):
     host = SelfTraining(augment=NO_AUGMENT)
@@ -115,7 +148,7 @@ def test_features_are_kept_near_the_reference():
     network.encoder.forward = lambda images: [network.encoder.scale * forward(images)[0]]
     host = SelfTraining(
         augment=NO_AUGMENT,
-        reference=copy.deepcopy(linear_network().encoder),
+        make_reference=lambda: linear_network().encoder,
         distance_weight=0.1,
         things=[0, 1, 2],
         thing_share=0.0,
@@ -129,10 +162,44 @@ def test_features_are_kept_near_the_reference():
     assert not host.state_dict(), "the reference is neither trained nor saved"
 
 
-def test_weights_of_the_encoder_make_the_reference():
-    """Only where such weights are given; "resnet" weights are read from a file."""
-    model, _ = tiny_model({"MODEL.SEG.HOST": "self_training"})
-    assert model.host._reference == ()
+def test_weights_of_the_encoder_make_the_reference(tmp_path, storage):
+    """Only where such weights are given: then the features are held to them, and they stay."""
+    without, _ = tiny_model({"MODEL.SEG.HOST": "self_training"})
+    assert without.host.make_reference is None
+    encoder = without.network.encoder.resnet.state_dict()
+    with open(tmp_path / "resnet.pkl", "wb") as file:
+        arrays = {name: each.numpy() for name, each in encoder.items()}
+        pickle.dump({"model": arrays, "__author__": "a test"}, file)
+    given = {"MODEL.SEG.ENCODER_WEIGHTS": str(tmp_path / "resnet.pkl"), "MODEL.WEIGHTS": ""}
+    model, _ = tiny_model(given | {"MODEL.SEG.HOST": "self_training"}, seed=1)
+    network = model.network.encoder.resnet.state_dict()
+    assert all(torch.equal(network[name], each) for name, each in encoder.items())
+    model.network.encoder.resnet.stem.conv1.weight.data.add_(0.1)  # a burn-in, a resumed run
+    before = torch.get_rng_state()
+    reference = model.host._reference_on(model.device)
+    assert torch.equal(torch.get_rng_state(), before), "draws of the iteration stay as they are"
+    kept = {name: each.clone() for name, each in reference.resnet.state_dict().items()}
+    assert all(torch.equal(kept[name], each) for name, each in encoder.items())
+    losses = forward(model, model)
+    assert "loss_feature_distance" in losses
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    sum(losses.values()).backward()
+    optimizer.step()
+    assert not reference.training
+    for name, each in reference.resnet.state_dict().items():
+        assert torch.equal(each, kept[name]), name
+    none = given | {"MODEL.SEG.SELF_TRAINING.FEATURE_DISTANCE": 0.0}
+    assert tiny_model(none | {"MODEL.SEG.HOST": "self_training"})[0].host.make_reference is None
+
+
+def test_weights_of_the_encoder_are_not_asked_for_where_the_whole_model_has_weights():
+    """As in inference, on a machine without a network; the host needs them in training alone."""
+    nowhere = {"MODEL.SEG.ENCODER_WEIGHTS": "nowhere.pkl", "MODEL.SEG.HOST": "self_training"}
+    model, _ = tiny_model(nowhere | {"MODEL.WEIGHTS": "burn_in.pth"})
+    with pytest.raises(ConfigError, match=r"ENCODER_WEIGHTS: nowhere\.pkl"):
+        model.host._reference_on(model.device)
+    with pytest.raises(ConfigError, match=r"ENCODER_WEIGHTS: nowhere\.pkl"):
+        tiny_model(nowhere | {"MODEL.WEIGHTS": ""})
 
 
 def test_alignment_trains_each_side_by_its_own_loss():
@@ -197,6 +264,19 @@ def test_the_masked_loss_is_weighted_cross_entropy_with_the_hosts_labels(storage
     assert torch.allclose(losses["loss_mic"], expected)
 
 
+def test_masked_source_images_are_trained_on_their_labels(storage):
+    masks = {"MODEL.MIC.ENABLED": True, "MODEL.SEG.MIC_DOMAINS": "source", "MODEL.MIC.WEIGHT": 0.5}
+    model, _ = tiny_model(masks)
+    model.network.eval()  # BatchNorm must see each batch alike
+    source = [labelled() | {"sample_seed": 5}]  # which masks follow from
+    losses = model(source)
+    masked = model.images(model.mask_source(source))
+    hidden = (masked == model.network.pixel_mean).all(1).float().mean()
+    assert 0.4 < hidden < 0.95, "the ratio is 0.7"
+    expected = 0.5 * pixel_cross_entropy(model.network(masked), source[0]["sem_seg"][None])
+    assert torch.allclose(losses["loss_mic_source"], expected)
+
+
 def test_the_teacher_labels_by_the_students_host(storage):
     model, teacher = tiny_model({"MODEL.SEG.HOST": "self_training"})
     calls = []
@@ -220,6 +300,10 @@ def test_what_fills_up_a_smaller_image_has_no_label():
     pseudo = teacher.pseudo_label([unlabelled(64, 96), unlabelled(40, 80)])
     assert (pseudo.labels[0] != IGNORED).all() and (pseudo.labels[1, :40, :80] != IGNORED).all()
     assert (pseudo.labels[1, 40:] == IGNORED).all() and (pseudo.labels[1, :, 80:] == IGNORED).all()
+    filled_by_mapper = unlabelled(64, 96) | {"shown": (40, 80)}
+    pseudo = teacher.pseudo_label([filled_by_mapper])
+    assert (pseudo.labels[0, :40, :80] != IGNORED).all()
+    assert int((pseudo.labels == IGNORED).sum()) == 64 * 96 - 40 * 80
 
 
 def test_health_is_of_the_pseudo_labels_that_are_trained_on(storage):
@@ -233,6 +317,26 @@ def test_health_is_of_the_pseudo_labels_that_are_trained_on(storage):
     found = model.host.health.pop()
     assert found["pseudo_label_weight"] == (0.125, 1)
     assert found["pseudo_labelled_pixels"] == (0.5, 1)
+
+
+def test_groups_of_the_optimizer_are_daformers():
+    """AdamW 6e-5, ten times that for all but the encoder, no decay of any normalisation."""
+    overrides = ["MODEL.SEG.MIT_VARIANT", "b0", "MODEL.SEG.ENCODER_WEIGHTS", ""]
+    cfg = load_config(CONFIGS / "gta2cs_hrda_mic.yaml", [*overrides, "MODEL.DEVICE", "cpu"])
+    model = build_model(cfg)
+    optimizer = build_optimizer(cfg, model)
+    assert isinstance(optimizer, torch.optim.AdamW) and optimizer.defaults["betas"] == (0.9, 0.999)
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert len(groups) == len(list(model.parameters()))
+    norms = (nn.LayerNorm, nn.BatchNorm2d)
+    kinds = set()
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            group, of_encoder = groups[id(parameter)], name.startswith("network.encoder.")
+            assert group["lr"] == pytest.approx(6e-5 if of_encoder else 6e-4), name
+            assert group["weight_decay"] == (0.0 if isinstance(module, norms) else 0.01), name
+            kinds.add((of_encoder, type(module)))
+    assert {(True, nn.LayerNorm), (True, nn.Linear), (False, nn.BatchNorm2d)} <= kinds
 
 
 def test_learning_rates_by_part():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -138,6 +140,19 @@ def test_a_constant_image_is_seen_alike_at_all_scales():
     assert torch.allclose(hrda()(images), images, atol=1e-6)
 
 
+@torch.no_grad()
+def test_windows_of_context_and_detail_overlap_by_half():
+    network, seen = hrda(context_window=(64, 64)), Counter()
+
+    def note(encoder, inputs, output):
+        seen[tuple(inputs[0].shape[-2:])] += len(inputs[0])
+
+    network.encoder.register_forward_hook(note)
+    network(torch.rand(1, 3, 64, 128))
+    # Detail windows of 16 pixels every 8, context windows of 64, seen at half that, every 32.
+    assert seen == {(16, 16): 7 * 15, (32, 32): 3}
+
+
 def test_the_loss_is_of_the_fused_and_of_the_detail_prediction():
     images, labels = torch.rand(2, 3, 32, 48), torch.randint(0, 3, (2, 32, 48))
     weight = torch.rand(2, 32, 48)
@@ -169,6 +184,13 @@ def test_an_image_off_the_grid_is_filled_up_with_the_mean_colour():
     assert filled.shape[-2:] == (32, 48)
     assert torch.allclose(filled[..., :30, :45], images, atol=1e-6)
     assert filled[..., 30:, :].eq(0.25).all() and filled[..., 45:].eq(0.25).all()
+
+
+def test_features_are_those_of_training_off_the_grid_as_well():
+    """The feature distance compares them with another encoder's, position by position."""
+    network, images = hrda(), torch.rand(1, 3, 33, 49)
+    output = network.supervised(images, torch.randint(0, 3, (1, 33, 49)))
+    assert torch.equal(network.encode_with(network.encoder, images)[-1], output.features[-1])
 
 
 def test_nothing_of_the_detail_labelled():

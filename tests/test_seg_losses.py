@@ -82,6 +82,21 @@ def test_half_of_the_classes_rounded_up_are_taken(classes, taken):
         assert torch.equal(mask, torch.isin(labels, labels[mask].unique())), "whole classes"
 
 
+def test_classes_are_drawn_as_by_a_loop_over_images():
+    labels = torch.randint(0, 6, (4, 8, 8))
+    labels[labels == 5] = IGNORED
+    labels[2] = IGNORED
+    generator = torch.Generator().manual_seed(3)
+    expected = []
+    for each in labels:
+        present = [k for k in range(IGNORED) if (each == k).any()]
+        order = torch.randperm(len(present), generator=generator).tolist()
+        taken = [present[i] for i in order[: math.ceil(len(present) / 2)]]
+        expected.append(torch.stack([each == k for k in [*taken, -1]]).any(0))
+    found = class_mask(labels, torch.Generator().manual_seed(3))
+    assert torch.equal(found, torch.stack(expected)) and found.any() and not found[2].any()
+
+
 def test_ignored_pixels_are_never_taken():
     labels = torch.tensor([[[0, IGNORED, 1]], [[IGNORED] * 3]])
     assert all(not class_mask(labels)[labels == IGNORED].any() for _ in range(10))

@@ -116,15 +116,25 @@ def test_image_and_label_go_the_same_way(scene: dict):
     assert set(mapped) == {"file_name", "image_id", "height", "width", "image", "sem_seg"}
 
 
-def test_small_images_are_filled_up_with_no_class(scene: dict):
+@pytest.mark.parametrize("flip", ["none", "horizontal", "vertical"])
+def test_small_images_are_filled_up_with_no_class(scene: dict, flip: str):
+    """At the right and below, whichever way they are turned; what is the image is told."""
     mapper = SegmentationMapper(
-        is_train=True, image_format="RGB", crop=(30, 50), filling=(9.2, 8.4, 6.6), flip="none"
+        is_train=True, image_format="RGB", crop=(30, 50), filling=(9.2, 8.4, 6.6), flip=flip
     )
+    for _ in range(4):
+        filled_up(mapper, scene)
+    unlabelled = {key: each for key, each in scene.items() if key != "sem_seg_file_name"}
+    assert mapper(unlabelled)["shown"] == (24, 40)
+    assert "shown" not in SegmentationMapper(is_train=True, crop=(24, 40))(scene)
+
+
+def filled_up(mapper: SegmentationMapper, scene: dict) -> None:
     mapped = mapper(scene)
     image, ids = mapped["image"].numpy().transpose(1, 2, 0), mapped["sem_seg"].numpy()
     assert ids.shape == (30, 50)
     assert (ids[24:] == 255).all() and (ids[:, 40:] == 255).all()
-    assert (ids[:24, :40] != 255).all()
+    assert (ids[:24, :40] != 255).all() and mapped["shown"] == (24, 40)
     np.testing.assert_array_equal(image, colours_of(mapped, ids))
 
 

@@ -34,16 +34,13 @@ def test_mit_maps(mit):
 
 
 @torch.no_grad()
-def test_mit_is_segformers_encoder_stage_by_stage(mit):
-    """Attention of the first block, written out: keys and values at 1/8 of the positions."""
-    from transformers import SegformerModel
-
-    assert isinstance(mit.model, SegformerModel)
+def test_all_stages_of_a_mit_are_by_image_and_leave_nothing_to_chance(mit):
     images = torch.randn(2, 3, 64, 64)
     maps = mit(images)
-    assert maps[-1].std() > 0
-    assert torch.allclose(mit(images)[-1], maps[-1]), "no chance in eval mode"
-    assert torch.allclose(mit(images[:1])[0], maps[0][:1], atol=1e-5), "images do not mix"
+    assert all(each.std() > 0 for each in maps)
+    assert torch.equal(maps[-1], mit.model(images).last_hidden_state)
+    for each, again, alone in zip(maps, mit(images), mit(images[:1]), strict=True):
+        assert torch.equal(each, again) and torch.allclose(alone, each[:1], atol=1e-5)
 
 
 def test_mit_sizes_are_those_of_the_paper():
@@ -66,6 +63,23 @@ def test_mit_weights_come_from_a_folder(mit, tmp_path):
     images = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(again(images)[-1], mit(images)[-1])
+
+
+def test_mit_weights_of_a_classifier_and_of_another_variant(mit, tmp_path):
+    """ImageNet weights come with a head, which is left aside; a block too many is an error."""
+    from transformers import SegformerForImageClassification
+
+    torch.manual_seed(1)
+    trained = SegformerForImageClassification(mit.model.config)
+    trained.save_pretrained(tmp_path / "b0")
+    found = MixTransformer("b0", str(tmp_path / "b0")).model.state_dict()
+    theirs = trained.segformer.state_dict()
+    assert all(torch.equal(found[name], each) for name, each in theirs.items())
+    for depths in ([2, 2, 3, 2], [2, 2, 1, 2]):
+        config = type(mit.model.config)(**{**mit.model.config.to_dict(), "depths": depths})
+        SegformerForImageClassification(config).save_pretrained(tmp_path / "other")
+        with pytest.raises(ConfigError, match=r"not those of a MiT-B0 .*block.*2\."):
+            MixTransformer("b0", str(tmp_path / "other"))
 
 
 def features(channels=(4, 8), sizes=((8, 12), (4, 6))):
@@ -101,9 +115,20 @@ def test_daformer_defaults_are_the_papers():
     assert decoder.fuse[0].in_channels == 1024 and decoder.classifier.in_channels == 256
 
 
-def test_mlp_decoder_takes_the_finest_size():
-    decoder = MLPDecoder((4, 8), (4, 8), 3, channels=6, norm="")
-    assert decoder(features()).shape == (2, 3, 8, 12)
+@torch.no_grad()
+def test_mlp_decoder_written_out():
+    decoder = MLPDecoder((4, 8), (4, 8), 3, channels=6, norm="").eval()
+    maps = features()
+    fine, coarse = (
+        torch.einsum("kc,nchw->nkhw", each.weight[..., 0, 0], map_) + each.bias.view(1, -1, 1, 1)
+        for each, map_ in zip(decoder.stages.maps, maps, strict=True)
+    )
+    coarse = F.interpolate(coarse, size=(8, 12), mode="bilinear", align_corners=False)
+    fuse, last = decoder.fuse[0], decoder.classifier
+    fused = F.relu(F.conv2d(torch.cat([fine, coarse], 1), fuse.weight, fuse.bias))
+    expected = F.conv2d(fused, last.weight, last.bias)
+    assert expected.shape == (2, 3, 8, 12)
+    assert torch.allclose(decoder(maps), expected, atol=1e-6)
 
 
 @torch.no_grad()

@@ -1,27 +1,21 @@
-"""Interleaved timing of a step and of its floor, and the step's parts."""
+"""Interleaved timing of a step and of its floor, and the step's parts, whatever the task."""
 
 from __future__ import annotations
 
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from mic_det.detection import meta_arch
+from .workload import Work, step_of
 
-from .cases import Case
-from .memory import memory_ratio
-from .workload import PlainDetector, Work, adaptation, step_of
-
-# Adding MIC to adversarial training makes a step 1.75 times as long, its authors report.
-PAPER_SADA_TO_MIC = 1.75
 Clock = Callable[[], float]
-SOURCE_ONLY = ("MODEL.SADA.ENABLED", "False", "MODEL.MIC.ENABLED", "False")
-SADA_ONLY = ("MODEL.MIC.ENABLED", "False")
+Spot = tuple[Any, str, str]
+ARRANGEMENTS = (("batched", True), ("one by one", False))
 
 
 @dataclass
@@ -33,9 +27,9 @@ class Measurement:
         overhead_spread: quartiles of the ratio, each repeat against its own floor.
         floor: the parts of the floor, each in the faster of its arrangements.
         arrangement: "batched" or "one by one", for each part.
-        ratios: a MIC step against a SADA step (with the paper's figure) and against a source-only
-            step.
-        inference_ratio: inference of the adapted model against plain Detectron2's.
+        ratios: a MIC step against one of its host method alone and against a source-only step, and
+            what else is compared.
+        inference_ratio: inference of the adapted model against the plain one's.
         memory_ratio: peak memory of the step over that of a supervised step on source + 2 target
             images and one more set of weights; ``memory`` has the bytes.
         parts: where the step's time goes, measured in separate repeats.
@@ -58,95 +52,57 @@ class Measurement:
         return asdict(self)
 
 
-def measure(
-    case: Case,
-    repeats: int,
-    warmup: int = 2,
-    report: Callable[[str], None] = lambda _: None,
-    clock: Clock = time.perf_counter,
+def measurement(
+    name: str,
+    times: dict[str, list[float]],
+    parts_of_floor: Mapping[str, str],
+    **found: Any,
 ) -> Measurement:
-    """Measure one case; ``report`` is told what is being done.
-
-    ``clock`` returns seconds; `time.process_time` counts this process's own, which is what counts
-    on a CPU that others use as well.
-    """
-    report("memory")
-    memory = memory_ratio(case)
-    plain = PlainDetector(case)
-    trainers = {"mic": adaptation(case)}
-    trainers["sada"] = adaptation(case, *SADA_ONLY)
-    trainers["source"] = adaptation(case, *SOURCE_ONLY)
-    works: dict[str, Work] = {name: step_of(trainer) for name, trainer in trainers.items()}
-    works["adapted inference"] = plain.inference(case.target, True, trainers["mic"].student)
-    works |= floor_works(plain)
-    times = interleave(works, repeats, warmup, case.device, report, clock)
-    plain_inference = statistics.median(times[_key("T_inf(t)", "batched")])
-    floor, arrangement = faster_arrangements(times, case)
+    """What ``times`` say of the step "mic" and its floor; ``found``: the rest of `Measurement`."""
+    floor, arrangement = faster_arrangements(times, parts_of_floor)
     per_repeat = [
-        mic / sum(times[_key(part, arrangement[part])][i] for part in floor)
+        mic / sum(times[key(part, arrangement[part])][i] for part in floor)
         for i, mic in enumerate(times["mic"])
     ]
-    report("parts")
-    parts = part_times(trainers["mic"], max(2, repeats // 3), clock)
     mic = statistics.median(times["mic"])
-    lower, _, upper = statistics.quantiles(per_repeat, n=4) if repeats > 1 else per_repeat * 3
+    lower, _, upper = (
+        statistics.quantiles(per_repeat, n=4) if len(per_repeat) > 1 else per_repeat * 3
+    )
     return Measurement(
-        name=case.name,
+        name=name,
         overhead=mic / sum(floor.values()),
         overhead_spread=(lower, upper),
         mic_seconds=mic,
         floor_seconds=sum(floor.values()),
-        memory_ratio=memory[0],
         floor=floor,
         arrangement=arrangement,
-        ratios={
-            "sada_to_mic": mic / statistics.median(times["sada"]),
-            "sada_to_mic_in_the_paper": PAPER_SADA_TO_MIC,
-            "source_to_mic": mic / statistics.median(times["source"]),
-        },
-        inference_ratio=statistics.median(times["adapted inference"]) / plain_inference,
-        memory=memory[1],
-        parts=parts,
+        **found,
     )
 
 
-def _key(part: str, arrangement: str) -> str:
+def key(part: str, arrangement: str) -> str:
+    """Under which a part of the floor is timed."""
     return f"{part}, {arrangement}"
 
 
-def floor_works(plain: PlainDetector) -> dict[str, Work]:
-    """The four parts of the floor, each batched and image by image."""
-    s, t = plain.case.source, plain.case.target
-    works = {}
-    for arrangement, batched in (("batched", True), ("one by one", False)):
-        if not batched and s == t == 1:
-            continue
-        works |= {
-            _key("T_sup(s)", arrangement): plain.supervised(s, batched),
-            _key("T_feat(t)", arrangement): plain.features(t, batched),
-            _key("T_inf(t)", arrangement): plain.inference(t, batched),
-        }
-        if s != t:
-            works[_key("T_sup(t)", arrangement)] = plain.supervised(t, batched)
-    return works
-
-
 def faster_arrangements(
-    times: dict[str, list[float]], case: Case
+    times: dict[str, list[float]], parts: Mapping[str, str]
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Median seconds of each part of the floor, and which arrangement they are of."""
+    """Median seconds of each part of the floor, and which arrangement they are of.
+
+    ``parts``: under which name each is timed; equal work is measured once and counts for several.
+    ``times`` gets an entry for each part.
+    """
     floor, chosen = {}, {}
-    for part in ("T_sup(s)", "T_sup(t)", "T_feat(t)", "T_inf(t)"):
-        # With as many source as target images the two supervised steps are one measurement.
-        timed = "T_sup(s)" if part == "T_sup(t)" and case.source == case.target else part
+    for part, timed in parts.items():
         found = {
             name.removeprefix(f"{timed}, "): statistics.median(values)
             for name, values in times.items()
-            if name.startswith(timed)
+            if name.startswith(f"{timed}, ")
         }
         best = min(found, key=found.__getitem__)
         floor[part], chosen[part] = found[best], best
-        times.setdefault(_key(part, best), times[_key(timed, best)])
+        times.setdefault(key(part, best), times[key(timed, best)])
     return floor, chosen
 
 
@@ -180,7 +136,7 @@ def synchronize(device: str) -> None:
 
 @contextlib.contextmanager
 def stopwatch(
-    spots: Sequence[tuple[Any, str, str]],
+    spots: Sequence[Spot],
     seconds: dict[str, float],
     device: str,
     clock: Clock = time.perf_counter,
@@ -217,22 +173,19 @@ def _timed(
     return timed
 
 
-def part_times(trainer: Any, repeats: int, clock: Clock = time.perf_counter) -> dict[str, float]:
-    """Mean seconds of the parts of a step of ``trainer``; the rest is "other"."""
-    student = trainer.student
+def part_times(
+    trainer: Any, spots: Sequence[Spot], repeats: int, clock: Clock = time.perf_counter
+) -> dict[str, float]:
+    """Mean seconds of the parts of a step of ``trainer``; the rest is "other".
+
+    ``spots``: (owner, method, part) of those inside the student's losses, apart from one another.
+    """
     device = trainer.device.type
     spots = [
         (trainer, "next_batches", "data"),
         (trainer.teacher, "pseudo_label", "teacher"),
         (trainer, "mask_target", "augment and mask"),
-        (student, "extract_all", "student: features"),
-        (student, "source_regions", "student: source proposals and RPN losses"),
-        (student, "target_regions", "student: target proposals"),
-        (student.masked_loss, "regions", "student: masked proposals and RPN loss"),
-        (meta_arch, "run_box_head", "student: box head"),
-        (student, "roi_losses", "student: source ROI losses"),
-        (student, "domain_losses", "student: domain losses"),
-        (student.masked_loss, "roi_losses", "student: masked ROI loss"),
+        *spots,
         (torch.Tensor, "backward", "backward"),
         (trainer.optimizer, "step", "optimizer"),
         (trainer.teacher, "update", "EMA"),

@@ -1,6 +1,6 @@
 """Peak memory of a training step, each in a process of its own.
 
-``python -m mic_det.benchmark.memory CASE WORK``, the case as json; prints bytes.
+``python -m mic_det.benchmark.memory KIND CASE WORK``, the case as json; prints bytes.
 """
 
 from __future__ import annotations
@@ -9,18 +9,28 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from .cases import Case
-from .workload import PlainDetector, adaptation, step_of
+from .segmentation_cases import SegmentationCase
+from .segmentation_workload import segmentation_memory_work
+from .workload import Work, memory_work
 
 STEPS = 2  # the second has the optimizer's memory there
+AnyCase = Case | SegmentationCase
+# Cases by their kind, and what makes their workloads.
+KINDS: dict[str, tuple[type[AnyCase], Callable[..., tuple[Work, nn.Module]]]] = {
+    each.__name__: (each, works)
+    for each, works in ((Case, memory_work), (SegmentationCase, segmentation_memory_work))
+}
 
 
-def memory_ratio(case: Case) -> tuple[float, dict[str, int]]:
+def memory_ratio(case: AnyCase) -> tuple[float, dict[str, int]]:
     """Peak memory of a step, over that of a supervised one on source + 2 target and a teacher.
 
     Both are beyond what the process held before there was a model. On a GPU it is what torch's
@@ -34,9 +44,10 @@ def memory_ratio(case: Case) -> tuple[float, dict[str, int]]:
     return step / (plain + weights), bytes_of
 
 
-def in_child(case: Case, work: str) -> tuple[int, int]:
+def in_child(case: AnyCase, work: str) -> tuple[int, int]:
     """`measure_here`, in a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", __spec__.name, json.dumps(asdict(case)), work]
+    told = [type(case).__name__, json.dumps(asdict(case)), work]
+    command = [sys.executable, "-W", "ignore", "-m", "mic_det.benchmark.memory", *told]
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     if done.returncode:
@@ -56,15 +67,11 @@ def _peak() -> int:
     return int(line.split()[1]) * 1024
 
 
-def measure_here(case: Case, work: str) -> tuple[int, int]:
-    """Bytes at the peak of ``work`` ("step" or "supervised") and of the weights."""
+def measure_here(case: AnyCase, work: str) -> tuple[int, int]:
+    """Bytes at the peak of ``work``, one that the case's kind knows, and of the weights."""
+    _import_libraries(case)
     before = _peak()
-    if work == "step":
-        trainer = adaptation(case)
-        run, model = step_of(trainer), trainer.student
-    else:
-        plain = PlainDetector(case)
-        run, model = plain.supervised(case.source + 2 * case.target, batched=True), plain.model
+    run, model = KINDS[type(case).__name__][1](case, work)
     for _ in range(STEPS):
         run()
     peak = _peak() - before
@@ -75,6 +82,17 @@ def measure_here(case: Case, work: str) -> tuple[int, int]:
     return peak, sum(each.numel() * each.element_size() for each in tensors)
 
 
+def _import_libraries(case: AnyCase) -> None:
+    """What is imported only when a network is built is no memory of a step."""
+    if isinstance(case, SegmentationCase) and case.cfg().MODEL.SEG.ENCODER == "mit":
+        from transformers import SegformerModel  # noqa: F401
+
+
+def case_of(kind: str, text: str) -> AnyCase:
+    """The case that was written as json; its tuples come as lists."""
+    fields = json.loads(text).items()
+    return KINDS[kind][0](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields})
+
+
 if __name__ == "__main__":
-    parts = json.loads(sys.argv[1])
-    print(*measure_here(Case(**parts | {"heads": tuple(parts["heads"])}), sys.argv[2]))
+    print(*measure_here(case_of(*sys.argv[1:3]), sys.argv[3]))

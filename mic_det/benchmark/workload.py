@@ -140,6 +140,20 @@ def adaptation(case: Case, *overrides: str) -> AdaptationTrainer:
     adapts = cfg.MODEL.SADA.ENABLED or cfg.MODEL.MIC.ENABLED
     batch = (source, target if adapts else None)
 
+    trainer = trainer_on(cfg, student, teacher, batch)
+    if cfg.MODEL.MIC.ENABLED:
+        _find_boxes(teacher, case, number)
+    return trainer
+
+
+def trainer_on(
+    cfg: CfgNode,
+    student: nn.Module,
+    teacher: EMATeacher,
+    batch: tuple[list[dict], list[dict] | None],
+) -> AdaptationTrainer:
+    """The project's trainer, ready for a step, on the same batch again and again."""
+
     def make_batches(start: int):
         while True:
             yield batch
@@ -148,9 +162,19 @@ def adaptation(case: Case, *overrides: str) -> AdaptationTrainer:
     trainer.storage = EventStorage(0)
     trainer.batches = make_batches(0)
     trainer.iter = 0
-    if cfg.MODEL.MIC.ENABLED:
-        _find_boxes(teacher, case, number)
     return trainer
+
+
+def memory_work(case: Case, work: str) -> tuple[Work, nn.Module]:
+    """For `memory.measure_here`, and the module whose weights count.
+
+    ``work``: "step" or "supervised", on source + 2 target images.
+    """
+    if work == "step":
+        trainer = adaptation(case)
+        return step_of(trainer), trainer.student
+    plain = PlainDetector(case)
+    return plain.supervised(case.source + 2 * case.target, batched=True), plain.model
 
 
 def _find_boxes(teacher: EMATeacher, case: Case, num_classes: int) -> None:

@@ -59,6 +59,7 @@ def rotate_hue(rgb: Tensor, turns: Tensor) -> Tensor:
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     """Blur ``images`` (N, C, H, W) each with its own ``sigma`` (N,) in pixels, > 0.
 
+    ``sigma`` had best be on the CPU: how far the kernel reaches is read from it.
     Separable, truncated at three times the largest sigma, borders mirrored where the image is
     larger than the kernel's reach and repeated where it is not.
     """
@@ -66,7 +67,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     reach = max(1, math.ceil(3.0 * float(sigma.max())))
     offsets = torch.arange(-reach, reach + 1, device=sigma.device, dtype=sigma.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma.view(-1, 1)) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).to(images)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).to(images, non_blocking=True)
     kernel = kernel.repeat_interleave(channels, 0)
     mode = "reflect" if min(height, width) > reach else "replicate"
     planes = F.pad(images.reshape(1, count * channels, height, width), (reach,) * 4, mode=mode)
@@ -140,11 +141,12 @@ class StudentAugment(nn.Module):
         # Images are augmented in the precision they come in, in mixed precision too.
         with torch.autocast(batch.device.type, enabled=False):
             if len(jittered):
-                rows = jittered.to(batch.device)
-                result[rows] = self._jitter(result[rows], swing[jittered].to(result))
+                rows = jittered.to(batch.device, non_blocking=True)
+                amounts = swing[jittered].to(result, non_blocking=True)
+                result[rows] = self._jitter(result[rows], amounts)
             if len(blurred):
-                rows = blurred.to(batch.device)
-                result[rows] = gaussian_blur(result[rows], sigma[blurred].to(result))
+                rows = blurred.to(batch.device, non_blocking=True)
+                result[rows] = gaussian_blur(result[rows], sigma[blurred].to(result.dtype))
         return result.view(images.shape)
 
     def _jitter(self, images: Tensor, swing: Tensor) -> Tensor:

@@ -58,5 +58,6 @@ class MaskedView(nn.Module):
         generator = None
         if "sample_seed" in each:
             generator = torch.Generator().manual_seed(each["sample_seed"])
-        augmented = self.augment(each["image"].to(self.device), generator=generator)
+        image = each["image"].to(self.device, non_blocking=True)
+        augmented = self.augment(image, generator=generator)
         return self.mask(augmented, generator=generator)

@@ -20,7 +20,8 @@ def stack_images(batch: Batch, fill: Tensor) -> Tensor:
         batch: input dicts with ``image`` (3, h, w), uint8 or floating, in [0, 255].
         fill: (1, 3, 1, 1), colour of what is added at the right of and below smaller images.
     """
-    images = [each["image"].to(fill.device, torch.float32) for each in batch]
+    # Bytes travel as bytes, become numbers where they arrive, and nobody waits for them.
+    images = [each["image"].to(fill.device, non_blocking=True) for each in batch]
     height, width = _largest(images)
     result = fill.expand(len(images), -1, height, width).clone()
     for row, image in zip(result, images, strict=True):
@@ -37,7 +38,7 @@ def stack_labels(batch: Batch, device: torch.device) -> Tensor:
     labels = [each["sem_seg"] for each in batch]
     result = torch.full((len(labels), *_largest(labels)), IGNORED, device=device)
     for row, each in zip(result, labels, strict=True):
-        row[: each.shape[0], : each.shape[1]] = each.to(device)
+        row[: each.shape[0], : each.shape[1]] = each.to(device, non_blocking=True)
     return result
 
 

@@ -11,6 +11,10 @@ from .prototype_config import add_prototype_hosts_config, check_prototype_hosts_
 ENCODERS = ("mit", "resnet", "vgg16")
 DECODERS = ("daformer", "deeplab_v2")
 MIC_DOMAINS = ("target", "source", "source_target")
+NORMS = ("BN", "SyncBN", "GN", "FrozenBN", "LN", "")
+
+# From whether something holds, and the message if not.
+Require = Callable[[bool, str], None]
 
 
 def add_segmentation_config(cfg: CN) -> None:
@@ -23,7 +27,8 @@ def add_segmentation_config(cfg: CN) -> None:
     seg.MIT_VARIANT = "b5"
     # Weights that the encoder starts from: for a MiT the name of a transformers model or a folder
     # with one ("nvidia/mit-b5"), for a ResNet a file or address that Detectron2's MODEL.WEIGHTS
-    # could be, for VGG-16 "IMAGENET1K_V1" or a file. "": random. MODEL.WEIGHTS is for whole models.
+    # could be, for VGG-16 "IMAGENET1K_V1" or a file. "": random. MODEL.WEIGHTS is for whole models:
+    # where it is set, only FEATURE_DISTANCE asks for these.
     seg.ENCODER_WEIGHTS = ""
     # "daformer" (of a MiT) or "deeplab_v2" (of any).
     seg.DECODER = "daformer"
@@ -90,7 +95,7 @@ def add_segmentation_config(cfg: CN) -> None:
     hrda.WINDOWS_AT_ONCE = 4
 
 
-def check_segmentation_config(cfg: CN, require: Callable[[bool, str], None]) -> None:
+def check_segmentation_config(cfg: CN, require: Require) -> None:
     """Call ``require(holds, message)`` for each thing that must hold."""
     from .hosts import HOST_REGISTRY
 
@@ -130,6 +135,14 @@ def check_segmentation_config(cfg: CN, require: Callable[[bool, str], None]) -> 
     )
     for key in ("IGNORE_TOP", "IGNORE_BOTTOM"):
         require(pseudo[key] >= 0, f"MODEL.SEG.PSEUDO.{key} is a number of rows, not {pseudo[key]}")
+    ignored, crop = pseudo.IGNORE_TOP + pseudo.IGNORE_BOTTOM, cfg.INPUT.CROP
+    require(
+        not crop.ENABLED or crop.TYPE != "absolute" or not ignored or ignored < crop.SIZE[0],
+        f"MODEL.SEG.PSEUDO.IGNORE_TOP and IGNORE_BOTTOM leave nothing of INPUT.CROP.SIZE "
+        f"{list(crop.SIZE)}: {ignored} rows of {crop.SIZE[0]}",
+    )
+    _check_network(cfg, require)
+    _check_self_training(seg.SELF_TRAINING, require)
     hrda = seg.HRDA
     require(hrda.SCALE >= 1, f"MODEL.SEG.HRDA.SCALE is at least 1, not {hrda.SCALE}")
     for key in ("DETAIL_CROP", "CONTEXT_WINDOW"):
@@ -142,4 +155,67 @@ def check_segmentation_config(cfg: CN, require: Callable[[bool, str], None]) -> 
         0.0 <= hrda.DETAIL_WEIGHT <= 1.0,
         f"MODEL.SEG.HRDA.DETAIL_WEIGHT is in [0, 1], not {hrda.DETAIL_WEIGHT}",
     )
+    for key in ("ATTENTION_CHANNELS", "WINDOWS_AT_ONCE"):
+        require(hrda[key] >= 1, f"MODEL.SEG.HRDA.{key} is at least 1, not {hrda[key]}")
+    adversarial = seg.ADVERSARIAL
+    for key in ("WEIGHT", "LR_FACTOR"):
+        value = adversarial[key]
+        require(value >= 0, f"MODEL.SEG.ADVERSARIAL.{key} is at least 0, not {value}")
+    require(
+        adversarial.CHANNELS >= 1,
+        f"MODEL.SEG.ADVERSARIAL.CHANNELS is at least 1, not {adversarial.CHANNELS}",
+    )
     check_prototype_hosts_config(cfg, require)
+
+
+def _check_network(cfg: CN, require: Require) -> None:
+    """Sizes of encoder and decoder."""
+    from .networks.deeplab import BLOCKS
+
+    seg, depth = cfg.MODEL.SEG, cfg.MODEL.RESNETS.DEPTH
+    require(
+        seg.ENCODER != "resnet" or depth in BLOCKS,
+        f"MODEL.RESNETS.DEPTH is one of {', '.join(map(str, BLOCKS))}, not {depth}",
+    )
+    dilations = list(seg.ASPP_DILATIONS)
+    require(
+        bool(dilations) and all(isinstance(each, int) and each >= 1 for each in dilations),
+        f"MODEL.SEG.ASPP_DILATIONS are whole numbers of at least 1, not {dilations}",
+    )
+    require(seg.CHANNELS >= 1, f"MODEL.SEG.CHANNELS is at least 1, not {seg.CHANNELS}")
+    require(seg.NORM in NORMS, f"MODEL.SEG.NORM is one of {', '.join(NORMS)}, not {seg.NORM!r}")
+    for key in ("DROPOUT", "DROP_PATH"):
+        require(0.0 <= seg[key] < 1.0, f"MODEL.SEG.{key} is in [0, 1), not {seg[key]}")
+    require(
+        seg.HEAD_LR_FACTOR > 0,
+        f"MODEL.SEG.HEAD_LR_FACTOR is above 0, not {seg.HEAD_LR_FACTOR}",
+    )
+    # Detectron2's GroupNorm has 32 groups.
+    for key, value, used in (
+        ("CHANNELS", seg.CHANNELS, seg.DECODER == "daformer"),
+        ("HRDA.ATTENTION_CHANNELS", seg.HRDA.ATTENTION_CHANNELS, seg.HRDA.ENABLED),
+    ):
+        require(
+            seg.NORM != "GN" or not used or value % 32 == 0,
+            f"MODEL.SEG.{key} is a multiple of 32 with MODEL.SEG.NORM 'GN', not {value}",
+        )
+
+
+def _check_self_training(mix: CN, require: Require) -> None:
+    """Weights, colours and the feature distance of self-training."""
+    key = "MODEL.SEG.SELF_TRAINING"
+    for name in ("WEIGHT", "FEATURE_DISTANCE"):
+        require(mix[name] >= 0, f"{key}.{name} is at least 0, not {mix[name]}")
+    for name, most in (
+        ("JITTER", 1.0),
+        ("HUE", 0.5),
+        ("JITTER_PROB", 1.0),
+        ("BLUR_PROB", 1.0),
+        ("THING_SHARE", 1.0),
+    ):
+        require(0.0 <= mix[name] <= most, f"{key}.{name} is in [0, {most:g}], not {mix[name]}")
+    sigma = tuple(mix.BLUR_SIGMA)
+    require(
+        len(sigma) == 2 and 0.0 < sigma[0] <= sigma[1],
+        f"{key}.BLUR_SIGMA is (low, high) in pixels with 0 < low <= high, not {sigma}",
+    )

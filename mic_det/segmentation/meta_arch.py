@@ -56,10 +56,10 @@ class Segmentor(nn.Module):
 def label_target(
     host: Host, network: SegmentationNetwork, images: Tensor, batch: Batch
 ) -> PixelLabels:
-    """The host's pseudo labels, none for what was added to smaller images of the batch."""
+    """The host's pseudo labels, none for what smaller images were filled up with."""
     pseudo = host.pseudo_label(network, images)
     for labels, each in zip(pseudo.labels, batch, strict=True):
-        height, width = each["image"].shape[-2:]
+        height, width = each.get("shown", each["image"].shape[-2:])
         labels[height:] = IGNORED
         labels[:, width:] = IGNORED
     return pseudo

@@ -15,18 +15,21 @@ def class_mask(labels: Tensor, generator: torch.Generator | None = None) -> Tens
     Of n classes present ceil(n / 2) are drawn, as DACS does. Ignored pixels are never taken.
 
     Args:
-        labels: (N, H, W) int64.
+        labels: (N, H, W) int64 in [0, 255].
 
     Returns bool (N, H, W).
     """
-    masks = []
-    for each in labels:
-        present = each.unique()
-        present = present[present != IGNORED]
-        order = torch.randperm(len(present), generator=generator).to(present.device)
-        chosen = present[order[: (len(present) + 1) // 2]]
-        masks.append(torch.isin(each, chosen))
-    return torch.stack(masks)
+    flat = labels.flatten(1)
+    present = torch.zeros(len(labels), IGNORED + 1, dtype=torch.bool, device=labels.device)
+    present.scatter_(1, flat, True)
+    # A GPU is waited for here, once a batch: how many classes there are decides what is drawn.
+    chosen = torch.zeros(present.shape, dtype=torch.bool)
+    for row, taken in zip(present.cpu(), chosen, strict=True):
+        classes = row[:IGNORED].nonzero().flatten()
+        order = torch.randperm(len(classes), generator=generator)
+        taken[classes[order[: (len(classes) + 1) // 2]]] = True
+    chosen = chosen.to(labels.device, non_blocking=True)
+    return chosen.gather(1, flat).view_as(labels)
 
 
 def paste(mask: Tensor, source: Tensor, target: Tensor) -> Tensor:

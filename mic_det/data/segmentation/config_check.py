@@ -105,6 +105,6 @@ def check_input(cfg: CfgNode) -> None:
         f"DATALOADER.RARE_CLASSES.MIN_PIXELS is at least 1, not {rare.MIN_PIXELS}",
     )
     require(
-        0.0 <= rare.MIN_CROP_SHARE <= 1.0,
-        f"DATALOADER.RARE_CLASSES.MIN_CROP_SHARE is in [0, 1], not {rare.MIN_CROP_SHARE}",
+        rare.MIN_CROP_SHARE >= 0.0,
+        f"DATALOADER.RARE_CLASSES.MIN_CROP_SHARE is at least 0, not {rare.MIN_CROP_SHARE}",
     )

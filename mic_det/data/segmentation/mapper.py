@@ -106,7 +106,7 @@ class SegmentationMapper:
             ``file_name``, ``image_id``, ``height`` and ``width`` (of the file), ``image``
             (3, H, W) uint8 in ``INPUT.FORMAT``, and in training, if the record has
             ``sem_seg_file_name``, ``sem_seg`` (H, W) int64 with `IGNORE`. In training all have
-            the size of the crop.
+            the size of the crop; where it was filled up, ``shown`` (h, w) is the image's part.
 
         Raises:
             DataError: if a file is missing or broken, or the two differ in size.
@@ -119,6 +119,9 @@ class SegmentationMapper:
         if self.crop is not None:
             self._cut(picture, record.get("wanted_class"))
         self._after_crop(picture)
+        if self.crop is not None and picture.image.shape[:2] != self.crop:
+            mapped["shown"] = picture.image.shape[:2]
+            self._fill_up(picture)
         pixels = np.ascontiguousarray(picture.image.transpose(2, 0, 1))
         mapped["image"] = torch.from_numpy(pixels)
         if ids is not None:
@@ -151,14 +154,17 @@ class SegmentationMapper:
         else:
             window = labelled_window(ids, self.crop, self.largest_share, wanted, self.wanted_pixels)
         inside = (slice(window[0], window[0] + height), slice(window[1], window[1] + width))
-        picture.image = self._filled(picture.image[inside], self.filling)
+        picture.image = picture.image[inside]
         if ids is not None:
-            picture.sem_seg = self._filled(ids[inside], np.uint8(IGNORE))
+            picture.sem_seg = ids[inside]
+
+    def _fill_up(self, picture: T.AugInput) -> None:
+        picture.image = self._filled(picture.image, self.filling)
+        if picture.sem_seg is not None:
+            picture.sem_seg = self._filled(picture.sem_seg, np.uint8(IGNORE))
 
     def _filled(self, array: np.ndarray, value: np.ndarray) -> np.ndarray:
         """The array brought to the crop's size with ``value`` at the right and below."""
-        if array.shape[:2] == self.crop:
-            return array
         full = np.empty((*self.crop, *array.shape[2:]), array.dtype)
         full[...] = value
         full[: array.shape[0], : array.shape[1]] = array

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from mic_det.core import StudentAugment
 
 from ..losses import IGNORED
 from ..mixing import class_mask, mix
-from ..networks.base import SegmentationNetwork
+from ..networks import SegmentationNetwork, build_encoder
 from ..pseudo_labels import PixelLabels
 from .base import HOST_REGISTRY, Host, Step
 
@@ -59,7 +59,8 @@ class SelfTraining(Host):
     Args:
         weight: of the loss on mixed images.
         augment: colours of the mixed images.
-        reference: encoder with the weights that features shall stay near; None: no such loss.
+        make_reference: makes the encoder that features shall stay near, in the first iteration, so
+            that nobody has to have its weights for inference; None: no such loss.
         distance_weight, things, thing_share: of `feature_distance` and `thing_mask`.
         **pseudo: see `Host`.
     """
@@ -73,7 +74,7 @@ class SelfTraining(Host):
         *,
         augment: StudentAugment,
         weight: float = 1.0,
-        reference: nn.Module | None = None,
+        make_reference: Callable[[], nn.Module] | None = None,
         distance_weight: float = 0.005,
         things: Sequence[int] = (),
         thing_share: float = 0.75,
@@ -82,10 +83,9 @@ class SelfTraining(Host):
         super().__init__(**pseudo)
         self.weight = weight
         self.augment = augment
+        self.make_reference = make_reference
         # In a tuple it is no submodule: neither trained nor saved, since it never changes.
-        self._reference = ()
-        if reference is not None:
-            self._reference = (reference.requires_grad_(False).eval(),)
+        self._reference: tuple[nn.Module, ...] = ()
         self.distance_weight = distance_weight
         self.things = tuple(things)
         self.thing_share = thing_share
@@ -106,7 +106,7 @@ class SelfTraining(Host):
                 max_value=255.0,
                 channels=cfg.INPUT.FORMAT,
             ),
-            "reference": copy.deepcopy(network.encoder) if keep_near else None,
+            "make_reference": partial(_encoder_as_given, cfg) if keep_near else None,
             "distance_weight": mixed.FEATURE_DISTANCE,
             "things": [each for each in mixed.THINGS if each < cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES],
             "thing_share": mixed.THING_SHARE,
@@ -115,7 +115,7 @@ class SelfTraining(Host):
     def losses(self, step: Step) -> dict[str, Tensor]:
         output = step.student.supervised(step.source_images, step.source_labels)
         losses = {"loss_source": output.loss}
-        if self._reference:
+        if self.make_reference is not None:
             losses["loss_feature_distance"] = self._distance(step, output.features)
         images, labels = self.mixed(step)
         losses["loss_mixed"] = self.weight * (
@@ -137,13 +137,25 @@ class SelfTraining(Host):
         return self.augment(images), mixed
 
     def _distance(self, step: Step, features: list[Tensor]) -> Tensor:
-        (reference,) = self._reference
-        reference.to(features[-1].device)
+        reference = self._reference_on(features[-1].device)
         with torch.no_grad():
             wanted = step.student.encode_with(reference, step.source_images)[-1]
         size = features[-1].shape[-2:]
         mask = thing_mask(step.source_labels, self.things, size, self.thing_share)
         return self.distance_weight * feature_distance(features[-1], wanted, mask)
+
+    def _reference_on(self, device: torch.device) -> nn.Module:
+        if not self._reference:
+            # What its first weights are drawn with is no part of the iteration.
+            with torch.random.fork_rng(devices=[]):
+                made = self.make_reference()
+            self._reference = (made.requires_grad_(False).eval().to(device),)
+        return self._reference[0]
+
+
+def _encoder_as_given(cfg: CfgNode) -> nn.Module:
+    """The encoder with ``MODEL.SEG.ENCODER_WEIGHTS``."""
+    return build_encoder(cfg, cfg.MODEL.SEG.ENCODER_WEIGHTS)
 
 
 def fit(pixels: Tensor, size: tuple[int, int], fill: float) -> Tensor:

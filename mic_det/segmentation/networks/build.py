@@ -13,14 +13,14 @@ from .hrda import HRDANetwork
 from .mit import MixTransformer
 
 
-def build_encoder(cfg: CfgNode) -> Encoder:
-    """``MODEL.SEG.ENCODER`` with ``MODEL.SEG.ENCODER_WEIGHTS``."""
+def build_encoder(cfg: CfgNode, weights: str) -> Encoder:
+    """``MODEL.SEG.ENCODER`` with such weights as ``MODEL.SEG.ENCODER_WEIGHTS``, "" for random."""
     seg = cfg.MODEL.SEG
     if seg.ENCODER == "mit":
-        return MixTransformer(seg.MIT_VARIANT, seg.ENCODER_WEIGHTS, seg.DROP_PATH)
+        return MixTransformer(seg.MIT_VARIANT, weights, seg.DROP_PATH)
     encoder = DilatedVGG16() if seg.ENCODER == "vgg16" else DilatedResNet.from_config(cfg)
-    if seg.ENCODER_WEIGHTS:
-        load_encoder_weights(encoder, seg.ENCODER_WEIGHTS)
+    if weights:
+        load_encoder_weights(encoder, weights)
     return encoder
 
 
@@ -42,8 +42,11 @@ def build_decoder(cfg: CfgNode, encoder: Encoder) -> Decoder:
 
 
 def build_network(cfg: CfgNode) -> SegmentationNetwork:
-    """The student's network, with scales of HRDA if ``MODEL.SEG.HRDA.ENABLED``."""
-    encoder = build_encoder(cfg)
+    """The student's network, with scales of HRDA if ``MODEL.SEG.HRDA.ENABLED``.
+
+    Where the whole model comes from ``MODEL.WEIGHTS``, nobody asks for those of the encoder.
+    """
+    encoder = build_encoder(cfg, "" if cfg.MODEL.WEIGHTS else cfg.MODEL.SEG.ENCODER_WEIGHTS)
     parts = {
         "encoder": encoder,
         "decoder": build_decoder(cfg, encoder),

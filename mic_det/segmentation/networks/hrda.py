@@ -84,7 +84,8 @@ class HRDANetwork(SegmentationNetwork):
         return self.scale * self.decoder.stride
 
     def encode_with(self, encoder: nn.Module, images: Tensor) -> list[Tensor]:
-        """Feature maps of the images at the context's resolution."""
+        """Feature maps of the images, filled up, at the context's resolution."""
+        images = self._filled_up(images)
         size = [each // self.scale for each in images.shape[-2:]]
         smaller = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
         return super().encode_with(encoder, smaller)

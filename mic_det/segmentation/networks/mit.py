@@ -54,12 +54,23 @@ class MixTransformer(Encoder):
             self.model = SegformerModel(SegformerConfig(**settings))
             return
         try:
-            self.model = SegformerModel.from_pretrained(weights, **settings)
+            self.model, found = SegformerModel.from_pretrained(
+                weights, output_loading_info=True, **settings
+            )
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"MODEL.SEG.ENCODER_WEIGHTS: {weights}: cannot be used for MiT-{variant.upper()}: "
                 f"{error}"
             ) from error
+        # Heads of the model that the encoder was trained in are left aside.
+        heads = ("classifier.", "decode_head.")
+        too_many = (each for each in found["unexpected_keys"] if not each.startswith(heads))
+        if strange := sorted({*found["missing_keys"], *too_many}):
+            shown = ", ".join(strange[:3]) + (", …" if len(strange) > 3 else "")
+            raise ConfigError(
+                f"MODEL.SEG.ENCODER_WEIGHTS: {weights}: not those of a MiT-{variant.upper()} "
+                f"(MODEL.SEG.MIT_VARIANT): {len(strange)} tensors are missing or too many: {shown}."
+            )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Four maps (N, C, ceil(H/s), ceil(W/s)) of images (N, 3, H, W), the finest first."""
