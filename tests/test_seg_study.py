@@ -63,6 +63,7 @@ def test_runs(study, tmp_path):
     assert spcl.needs == tmp_path / "warmup_7/model_final.pth"
     assert str(spcl.needs) == spcl.cfg.MODEL.WEIGHTS
     assert spcl.cfg.MODEL.MIC.ENABLED and spcl.cfg.SEED == 7
+    assert tuple(spcl.cfg.TEST.MODELS) == ("student",)
     assert not by_name["spcl_7"].cfg.MODEL.MIC.ENABLED
     assert by_name["warmup_7"].cfg.MODEL.SEG.HOST == "adversarial"
     assert by_name["warmup_7"].max_iter + spcl.max_iter == 600

@@ -78,12 +78,14 @@ def build_runs(
     output: Path,
     overrides: Sequence[str] = (),
     burn_in_iterations: int | None = None,
+    served: str = "student",
 ) -> list[Run]:
     """Runs named ``<row>[+mic]_<seed>``, and what they start from, ``burn_in_<seed>`` and SPCL's
-    ``warmup_<seed>``."""
+    ``warmup_<seed>``. Only the ``served`` model of each is evaluated."""
     runs = []
+    evaluated = ["TEST.SERVE", served, "TEST.MODELS", f"('{served}',)"]
     for seed in seeds:
-        common = ["SEED", str(seed), "TEST.LABEL_FREE_IMAGES", "0", *overrides]
+        common = ["SEED", str(seed), "TEST.LABEL_FREE_IMAGES", "0", *evaluated, *overrides]
         start = ["DATASETS.TEST", "()", *common]
         burn_in, before = CONFIGS / f"{setting}_burn_in.yaml", 0
         if burn_in.is_file():
@@ -193,7 +195,14 @@ def main() -> None:
     output = (arguments.output or REPOSITORY / "output" / "study_hosts" / setting).resolve()
     output.mkdir(parents=True, exist_ok=True)
     runs = build_runs(
-        setting, rows, arguments.seeds, total, output, arguments.overrides, arguments.burn_in
+        setting,
+        rows,
+        arguments.seeds,
+        total,
+        output,
+        arguments.overrides,
+        arguments.burn_in,
+        arguments.served,
     )
     for run in runs:
         message = task_of(run.cfg).missing_data_message(run.cfg, True)
