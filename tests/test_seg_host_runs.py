@@ -78,7 +78,8 @@ def test_all_stages_with_and_without_mic(tmp_path, host, mic):
     [
         ("spcl", 0),  # in the first stage
         ("spcl", 1),  # just before the second stage starts
-        ("diga", 2),  # in the second stage
+        ("diga", 1),  # just before self-training starts
+        ("diga", 2),  # in it
     ],
 )
 def test_a_run_that_is_cut_ends_the_same(tmp_path, host, cut):

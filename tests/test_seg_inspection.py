@@ -68,7 +68,7 @@ def test_quality_counts_what_is_labelled_and_trusted():
 def test_long_passes_are_told_of(caplog):
     with caplog.at_level("INFO"):
         assert list(told(iter("abc"), "source", seconds=0.0)) == ["a", "b", "c"]
-    assert "3 source images so far" in caplog.text
+    assert "3 images of source so far" in caplog.text
     caplog.clear()
     assert list(told(iter("abc"), "source")) == ["a", "b", "c"]
     assert not caplog.records

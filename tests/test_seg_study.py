@@ -87,6 +87,23 @@ def test_runs(study, tmp_path):
     assert oracle.max_iter == by_name["burn_in_4"].max_iter + 600
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "mic"),
+    [
+        ("self_training_1", "self_training", 0.0),
+        ("diga_warmup_12", "diga_warmup", 0.0),
+        ("warmup_1", "warmup", 0.0),
+        ("self_training+mic_2", "self_training", 1.1),
+        ("diga+mic_3", "diga", 0.5),
+        ("burn_in_1", None, 0.0),
+        ("oracle_1", None, 0.0),
+        ("source+mic_1", None, 1.6),
+    ],
+)
+def test_time_left_counts_each_row_by_its_cost(study, name, row, mic):
+    assert study.cost(name) == pytest.approx(study.COSTS.get(row, 1.0) + mic)
+
+
 @pytest.mark.parametrize("total", [8, 9, 601])
 def test_spcl_and_its_warmup_have_the_total_together(study, total):
     parts = {}
