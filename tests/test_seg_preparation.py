@@ -63,6 +63,8 @@ class Looks(Host):
         return (0,)
 
     def prepare(self, preparation: Preparation) -> None:
+        self.preparation, self.gradients = preparation, torch.is_grad_enabled()
+        self.modes = preparation.student.training, preparation.teacher.training
         self.source, self.target = list(preparation.source()), list(preparation.target())
 
 
@@ -95,6 +97,15 @@ def test_a_host_sees_all_images_or_so_many(tmp_path, monkeypatch, count, which):
         assert torch.equal(torch.cat([each[part] for each in host.source]), expected)
     assert sum(map(len, host.target)) == len(which)
     assert [len(each) for each in host.target] == [len(images) for images, _ in host.source]
+
+
+def test_networks_are_the_runs_own_and_in_eval_mode_for_as_long_as_it_takes(tmp_path):
+    student = looked(block_config(tmp_path / "run"), Looks())
+    host, (teacher,) = student.host, student._teacher
+    assert host.preparation.student is student.network
+    assert host.preparation.teacher is teacher.network
+    assert host.modes == (False, False) and not host.gradients
+    assert student.training and student.network.training and torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize("host", ["spcl", "diga"])

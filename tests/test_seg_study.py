@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import xml.etree.ElementTree as ET
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,49 @@ def test_config(path):
         burn_in = f"output/seg/{setting}_burn_in/model_final.pth"
         small = setting in ("streets", "day2dusk")
         assert (burn_in if small else "") == cfg.MODEL.WEIGHTS
+
+
+PAPER = {"SOLVER.BASE_LR": 2.5e-4, "SOLVER.POWER": 0.9, "MODEL.SEG.INIT_IMAGES": 0}
+SPCL = {
+    "SOLVER.MOMENTUM": 0.9,
+    "SOLVER.IMS_PER_BATCH": 4,
+    "SOLVER.TARGET_IMS_PER_BATCH": 0,  # as many
+    "SOLVER.MAX_ITER": 80_000,
+    "MODEL.SEG.SPCL.SELF_TRAINING_FROM": 40_000,
+    "MODEL.SEG.SPCL.KEEP": 0.1,
+    "MODEL.SEG.SPCL.TEMPERATURE": 100.0,
+    "MODEL.SEG.SPCL.CEILING": 0.9,
+    "MODEL.SEG.SPCL.SOURCE_WEIGHT": 1.0,
+    "MODEL.SEG.SPCL.TARGET_WEIGHT": 1.0,
+}
+FROZEN = {"MODEL.TEACHER.ALPHA": 1.0, "MODEL.TEACHER.WARMUP": False}
+FOLLOWS = {"MODEL.TEACHER.ALPHA": 0.999, "MODEL.TEACHER.WARMUP": True}
+RENEWED = {"MODEL.SEG.SPCL.RENEW_LABELLER": True, "MODEL.SEG.SPCL.THRESHOLD_PERIOD": 0}
+DIGA = {
+    "MODEL.SEG.DIGA.WARMUP_DISTILLATION": 0.5,
+    "MODEL.SEG.DIGA.DISTILLATION": 0.25,
+    "MODEL.SEG.DIGA.BACKWARD_SHARE": 0.5,
+    "MODEL.SEG.DIGA.WARMUP_COLOUR": 0.4,
+    "MODEL.SEG.DIGA.COLOUR": 0.3,
+    "MODEL.SEG.DIGA.CENTROID_KEEP": 1 - 1e-4,
+}
+
+
+@pytest.mark.parametrize("setting", ["gta2cs", "synthia2cs", "synthia2cs13"])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("spcl", SPCL | FROZEN | RENEWED),
+        ("spcl_mic", SPCL | FOLLOWS | {"MODEL.SEG.SPCL.RENEW_LABELLER": False}),
+        ("diga", DIGA | FOLLOWS),
+        ("diga_mic", DIGA | FOLLOWS),
+    ],
+)
+def test_benchmarks_have_the_papers_settings(setting, name, expected):
+    cfg = load_config(REPOSITORY / f"configs/seg/{setting}_{name}.yaml")
+    expected = PAPER | expected | {"MODEL.RESNETS.DEPTH": 101, "MODEL.SEG.DECODER": "deeplab_v2"}
+    found = {key: reduce(getattr, key.split("."), cfg) for key in expected}
+    assert found == expected
 
 
 def test_runs(study, tmp_path):
