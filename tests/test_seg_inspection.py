@@ -133,3 +133,5 @@ def test_tool_shows_before_and_after(tmp_path, monkeypatch, capsys):
     assert len(numbers) == 4 and numbers[0] > 0
     assert all(0 <= each <= 100 for each in numbers[1:])
     assert any(line.startswith("ground") for line in shown)
+    with pytest.raises(ConfigError, match=r"DATASETS\.TEST names no labelled data"):
+        call(monkeypatch, "inspect_host", "--config", config, *given, "DATASETS.TEST", "()")

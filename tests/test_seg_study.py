@@ -106,6 +106,7 @@ def test_runs(study, tmp_path):
     spcl = by_name["spcl+mic_7"]
     assert spcl.needs == tmp_path / "warmup_7/model_final.pth"
     assert str(spcl.needs) == spcl.cfg.MODEL.WEIGHTS
+    assert spcl.after is by_name["warmup_7"] and spcl.after.after is by_name["burn_in_7"]
     assert spcl.cfg.MODEL.MIC.ENABLED and spcl.cfg.SEED == 7
     assert tuple(spcl.cfg.TEST.MODELS) == ("student",)
     assert not by_name["spcl_7"].cfg.MODEL.MIC.ENABLED

@@ -108,14 +108,14 @@ def build_runs(
         if "spcl" in rows:
             settings = [*split_iterations("warmup", total), *start]
             path = CONFIGS / f"{setting}_adversarial.yaml"
-            runs.append(run_from(f"warmup_{seed}", path, output, settings, seed))
+            runs.append(run_from(f"warmup_{seed}", path, output, settings, seed, runs))
         for name in rows:
             path = CONFIGS / f"{setting}_{ROWS[name].config}.yaml"
             for mic in (False, True) if ROWS[name].with_mic else (False,):
                 length = total + before if name == "oracle" else total
                 settings = ["MODEL.MIC.ENABLED", str(mic), *split_iterations(name, length), *common]
                 title = f"{name}{'+mic' if mic else ''}_{seed}"
-                runs.append(run_from(title, path, output, settings, seed))
+                runs.append(run_from(title, path, output, settings, seed, runs))
     return runs
 
 
@@ -126,15 +126,20 @@ def cost(name: str) -> float:
     return COSTS.get(row, 1.0) + extra
 
 
-def run_from(name: str, path: Path, output: Path, settings: Sequence[str], seed: int) -> Run:
-    """The run ``name``; what its config starts from becomes that of this study and seed."""
+def run_from(
+    name: str, path: Path, output: Path, settings: Sequence[str], seed: int, runs: Sequence[Run]
+) -> Run:
+    """The run ``name``; what its config starts from becomes that of this study and seed, one of
+    ``runs``."""
     folder = output / name
     run = Run(name, path, folder, settings)
     origin = Path(run.cfg.MODEL.WEIGHTS).parent.name
     for ending, other in (("_burn_in", "burn_in"), ("_adversarial", "warmup")):
         if origin.endswith(ending):
-            needs = output / f"{other}_{seed}" / "model_final.pth"
-            return Run(name, path, folder, [*settings, "MODEL.WEIGHTS", str(needs)], needs=needs)
+            (after,) = (each for each in runs if each.name == f"{other}_{seed}")
+            needs = after.folder / "model_final.pth"
+            given = [*settings, "MODEL.WEIGHTS", str(needs)]
+            return Run(name, path, folder, given, needs=needs, after=after)
     return run
 
 
@@ -208,8 +213,8 @@ def main() -> None:
     total = arguments.iterations
     if total is None:
         total = load_config(CONFIGS / f"{setting}_source.yaml").SOLVER.MAX_ITER
-    if total < 8:
-        parser.error("--iterations is at least 8")
+    if total < 8 or (arguments.burn_in is not None and arguments.burn_in < 1):
+        parser.error("--iterations is at least 8, --burn-in at least 1")
     output = (arguments.output or REPOSITORY / "output" / "study_hosts" / setting).resolve()
     output.mkdir(parents=True, exist_ok=True)
     runs = build_runs(
