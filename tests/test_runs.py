@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,10 +19,14 @@ REPOSITORY = Path(__file__).parents[1]
 
 # Stands in for the training tool: writes what it writes, in no time.
 TOOL = """
-import json, os, sys
+import json, os, sys, time
 folder = sys.argv[sys.argv.index("OUTPUT_DIR") + 1]
 if "fail" in folder:
     sys.exit("it broke")
+if "slow" in folder:
+    with open(os.path.join(folder, "pid"), "w") as file:
+        file.write(str(os.getpid()))
+    time.sleep(60)
 with open(os.path.join(folder, "metrics.json"), "a") as file:
     file.write(json.dumps({"iteration": 899}) + "\\n")
 with open(os.path.join(folder, "results.json"), "w") as file:
@@ -122,6 +130,25 @@ def test_failure_shows_the_end_of_the_log_and_is_not_taken_for_finished(tmp_path
     with pytest.raises(RunError, match=r"(?s)run fail failed.*it broke"):
         run_all([run], jobs=1, poll_seconds=0.01)
     assert not run.finished()
+
+
+def test_sigterm_ends_what_was_started_too(tmp_path):
+    run = make(tmp_path / "slow")
+
+    def stop_when_started() -> None:
+        while not (run.folder / "pid").is_file() or not (run.folder / "pid").read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop_when_started, daemon=True)
+    stopper.start()
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        run_all([run], jobs=1, poll_seconds=0.01)
+    assert end.value.code == 128 + signal.SIGTERM
+    assert run.process.returncode == -signal.SIGTERM
+    assert not run.finished() and run.seconds() > 0
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_progress_line_has_shares_and_eta(tmp_path, capsys):

@@ -6,15 +6,18 @@ is not repeated, and one whose settings have changed since is started anew.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,25 +55,22 @@ class Run:
     after: Run | None = None
     process: subprocess.Popen | None = field(default=None, repr=False)
     started: float = 0.0
+    fingerprint: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self.cfg = load_config(self.config, [*self.overrides, "OUTPUT_DIR", str(self.folder)])
-        # Asked for every second, and the config stays as it is.
-        self._fingerprint = hashlib.sha256(self.cfg.dump().encode()).hexdigest()
+        # Of all settings; made once, for a launcher asks every second, beside what it launches.
+        self.fingerprint = hashlib.sha256(self.cfg.dump().encode()).hexdigest()
 
     @property
     def max_iter(self) -> int:
         return self.cfg.SOLVER.MAX_ITER
 
-    def fingerprint(self) -> str:
-        """Hash of all settings."""
-        return self._fingerprint
-
     def origin(self) -> str:
         """Hash of all settings of what this run starts from; "" if that is no other run."""
         if self.after is None:
             return ""
-        settings = self.after.fingerprint() + self.after.origin()
+        settings = self.after.fingerprint + self.after.origin()
         return hashlib.sha256(settings.encode()).hexdigest()
 
     def finished(self) -> bool:
@@ -104,7 +104,7 @@ class Run:
     def _is_this_run(self) -> bool:
         """Whether what lies in the folder was begun with these settings and this origin."""
         state, origin = self._state(), self.origin()
-        return state.get("settings") == self.fingerprint() and state.get("origin", origin) == origin
+        return state.get("settings") == self.fingerprint and state.get("origin", origin) == origin
 
     def _state(self) -> dict[str, Any]:
         try:
@@ -114,7 +114,7 @@ class Run:
 
     def _write_state(self, finished: bool, seconds: float) -> None:
         state = {
-            "settings": self.fingerprint(),
+            "settings": self.fingerprint,
             "origin": self.origin(),
             "finished": finished,
             "seconds": round(seconds, 1),
@@ -182,9 +182,11 @@ def run_all(
     waiting = [run for run in runs if not run.finished()]
     active: list[Run] = []
     begin = time.monotonic()
-    try:
+    with contextlib.ExitStack() as afterwards:
+        afterwards.callback(_end, active)
+        afterwards.enter_context(exit_on_sigterm())
         while waiting or active:
-            active = [run for run in active if not run.poll()]
+            active[:] = [run for run in active if not run.poll()]
             ready = [run for run in waiting if run.can_start()]
             if waiting and not active and not ready:
                 raise RunError(
@@ -197,12 +199,32 @@ def run_all(
             if report is not None:
                 report(runs, time.monotonic() - begin)
             time.sleep(poll_seconds)
+
+
+def _end(active: Sequence[Run]) -> None:
+    """End the processes that are still there; their runs resume the next time."""
+    for run in active:
+        if run.process.poll() is None:
+            run.process.terminate()
+            run.process.wait()
+            run._write_state(False, run.seconds() + time.monotonic() - run.started)
+
+
+@contextlib.contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this process as Ctrl-C does, so that it can end those that it has started."""
+
+    def leave(number: int, _frame: Any) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
     finally:
-        for run in active:
-            if run.process.poll() is None:
-                run.process.terminate()
-                run.process.wait()
-                run._write_state(False, run.seconds() + time.monotonic() - run.started)
+        signal.signal(signal.SIGTERM, before)
 
 
 class ProgressPrinter:
@@ -220,16 +242,14 @@ class ProgressPrinter:
         self._done_before: float | None = None
 
     def __call__(self, runs: Sequence[Run], elapsed: float) -> None:
-        if self._done_before is not None and elapsed < self._next:
+        if elapsed < self._next:
             return
+        self._next = elapsed + self.every
         weights = {run.name: self.costs.get(run.name, 1.0) for run in runs}
         done = sum(run.iteration() * weights[run.name] for run in runs)
         total = sum(run.max_iter * weights[run.name] for run in runs)
         if self._done_before is None:
             self._done_before = done
-        if elapsed < self._next:
-            return
-        self._next = elapsed + self.every
         gained = done - self._done_before
         left = _clock(elapsed * (total - done) / gained) if gained > 0 else "soon known"
         parts = "  ".join(f"{run.name} {run.iteration()}/{run.max_iter}" for run in runs)

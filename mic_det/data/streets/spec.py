@@ -49,7 +49,7 @@ STREETS_SPLITS: dict[tuple[str, str], SplitSpec] = {
 }
 
 # Fog: attenuation per scene metre and grey level of the atmospheric light, uniform per image.
-FOG_BETA_RANGE = (0.05, 0.10)
+FOG_BETA_RANGE = (0.03, 0.12)
 FOG_LIGHT_RANGE = (175.0, 225.0)
 
 # What counts as a visible instance.
