@@ -80,6 +80,51 @@ def test_a_need_that_nobody_meets_is_told(tmp_path):
         run_all([make(tmp_path / "b", needs=tmp_path / "nothing.pth")], jobs=1, poll_seconds=0.01)
 
 
+def test_a_run_is_repeated_when_what_it_starts_from_has_changed(tmp_path):
+    def both(*overrides: str) -> list[Run]:
+        first = make(tmp_path / "a", *overrides)
+        needs = first.folder / "results.json"
+        second = make(tmp_path / "b", needs=needs)
+        second.after = first
+        third = make(tmp_path / "c", needs=second.folder / "results.json")
+        third.after = second
+        return [third, second, first]
+
+    run_all(both(), jobs=3, poll_seconds=0.01)
+    assert all(run.finished() and starts(run) == 1 for run in both())
+    before = {run.name: (run.folder / "starts").stat().st_mtime_ns for run in both()}
+    changed = both("SOLVER.BASE_LR", "0.1")
+    assert not any(run.finished() or (run.after and run.can_start()) for run in changed)
+    run_all(changed, jobs=3, poll_seconds=0.01)
+    after = {run.name: (run.folder / "starts").stat().st_mtime_ns for run in changed}
+    assert all(run.finished() and starts(run) == 1 for run in changed)
+    assert max(before.values()) < after["a"] <= after["b"] <= after["c"]
+    assert not any(run.finished() for run in both())
+
+
+def test_runs_of_before_origins_were_written_down_are_kept(tmp_path):
+    first = make(tmp_path / "a")
+    second = make(tmp_path / "b", needs=first.folder / "results.json")
+    second.after = first
+    run_all([first, second], jobs=1, poll_seconds=0.01)
+    path = second.folder / "run.json"
+    state = json.loads(path.read_text())
+    assert state.pop("origin")
+    path.write_text(json.dumps(state))
+    assert second.finished()
+
+
+@pytest.mark.parametrize(("jobs", "threads"), [(0, 1), (1, 0), (-1, 1)])
+def test_no_job_at_all_is_an_error_and_no_endless_wait(tmp_path, jobs, threads):
+    with pytest.raises(RunError, match="at least 1"):
+        run_all([make(tmp_path / "a")], jobs=jobs, threads=threads)
+
+
+def test_two_runs_of_one_name_are_an_error(tmp_path):
+    with pytest.raises(RunError, match="more than once: a"):
+        run_all([make(tmp_path / "a"), make(tmp_path / "a")], jobs=2)
+
+
 def test_failure_shows_the_end_of_the_log_and_is_not_taken_for_finished(tmp_path):
     run = make(tmp_path / "fail")
     with pytest.raises(RunError, match=r"(?s)run fail failed.*it broke"):

@@ -75,6 +75,14 @@ def test_colour_is_blended_by_weight_and_in_range():
     assert torch.equal(BlendedColour(0.0)(images), images)
 
 
+def test_colours_change_as_strongly_as_the_authors_do():
+    assert BlendedColour.JITTER == (0.4, 0.4, 0.2, 0.1)  # brightness, contrast, saturation, hue
+    grey = torch.full((500, 3, 1, 1), 0.5)
+    swing = torch.linspace(-1.0, 1.0, 500)[:, None].repeat(1, 5) * torch.tensor([1, 0, 0, 0, 0])
+    found = BlendedColour(1.0)._jitter(grey, swing)
+    assert found.min().item() == pytest.approx(0.3) and found.max().item() == pytest.approx(0.7)
+
+
 def test_grey_has_the_drawn_frequency():
     images = torch.tensor([0.9, 0.1, 0.2]).view(1, 3, 1, 1).repeat(400, 1, 2, 2)
     found = BlendedColour(1.0)(images, torch.Generator().manual_seed(0))

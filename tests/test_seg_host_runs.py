@@ -11,6 +11,7 @@ from tiny_label_maps import SOURCE, TARGET, block_config
 
 from mic_det.config import ConfigError
 from mic_det.engine import build_trainer
+from mic_det.segmentation.networks.base import SegmentationNetwork
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
@@ -77,7 +78,8 @@ def test_all_stages_with_and_without_mic(tmp_path, host, mic):
     [
         ("spcl", 0),  # in the first stage
         ("spcl", 1),  # just before the second stage starts
-        ("diga", 2),  # in the second stage
+        ("diga", 1),  # just before self-training starts
+        ("diga", 2),  # in it
     ],
 )
 def test_a_run_that_is_cut_ends_the_same(tmp_path, host, cut):
@@ -106,6 +108,20 @@ def test_diga_warmup_does_not_depend_on_what_the_target_shows(tmp_path, monkeypa
     assert [k for k in first if not torch.equal(first[k], second[k])] == []
 
 
+def test_mic_has_no_pass_of_its_own_before_there_are_pseudo_labels(tmp_path, monkeypatch):
+    passes = []
+    supervised = SegmentationNetwork.supervised
+    monkeypatch.setattr(
+        SegmentationNetwork,
+        "supervised",
+        lambda self, *args: passes.append(1) or supervised(self, *args),
+    )
+    mic = ("MODEL.MIC.ENABLED", "True", "DATASETS.TEST", "()")
+    trainer = train(config(tmp_path / "run", "diga", *mic))
+    assert len(passes) == 2 * 1 + 2 * 3  # warm-up: plain source; then also mixed and masked target
+    assert "loss_mic" in trainer.storage.latest()
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_labels_of_the_target_are_never_opened(tmp_path, opened, host):
     cfg = config(tmp_path / "run", host, "DATASETS.TARGET", f"('{TARGET}',)", "DATASETS.TEST", "()")
@@ -123,6 +139,7 @@ def test_labels_of_the_target_are_never_opened(tmp_path, opened, host):
         (("MODEL.SEG.DIGA.TRANSLATOR", "photoshop"), "lab, fourier, learnt"),
         (("MODEL.SEG.DIGA.WARMUP_ITERS", "-1"), "WARMUP_ITERS is at least 0"),
         (("MODEL.SEG.DIGA.FOURIER_SHARE", "0.7"), "FOURIER_SHARE"),
+        (("MODEL.SEG.INIT_IMAGES", "-1"), "INIT_IMAGES"),
         (("DATASETS.TARGET", "()"), "DATASETS.TARGET"),
     ],
 )

@@ -68,7 +68,7 @@ def test_quality_counts_what_is_labelled_and_trusted():
 def test_long_passes_are_told_of(caplog):
     with caplog.at_level("INFO"):
         assert list(told(iter("abc"), "source", seconds=0.0)) == ["a", "b", "c"]
-    assert "3 source images so far" in caplog.text
+    assert "3 images of source so far" in caplog.text
     caplog.clear()
     assert list(told(iter("abc"), "source")) == ["a", "b", "c"]
     assert not caplog.records
@@ -133,3 +133,5 @@ def test_tool_shows_before_and_after(tmp_path, monkeypatch, capsys):
     assert len(numbers) == 4 and numbers[0] > 0
     assert all(0 <= each <= 100 for each in numbers[1:])
     assert any(line.startswith("ground") for line in shown)
+    with pytest.raises(ConfigError, match=r"DATASETS\.TEST names no labelled data"):
+        call(monkeypatch, "inspect_host", "--config", config, *given, "DATASETS.TEST", "()")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import xml.etree.ElementTree as ET
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,49 @@ def test_config(path):
         assert (burn_in if small else "") == cfg.MODEL.WEIGHTS
 
 
+PAPER = {"SOLVER.BASE_LR": 2.5e-4, "SOLVER.POWER": 0.9, "MODEL.SEG.INIT_IMAGES": 0}
+SPCL = {
+    "SOLVER.MOMENTUM": 0.9,
+    "SOLVER.IMS_PER_BATCH": 4,
+    "SOLVER.TARGET_IMS_PER_BATCH": 0,  # as many
+    "SOLVER.MAX_ITER": 80_000,
+    "MODEL.SEG.SPCL.SELF_TRAINING_FROM": 40_000,
+    "MODEL.SEG.SPCL.KEEP": 0.1,
+    "MODEL.SEG.SPCL.TEMPERATURE": 100.0,
+    "MODEL.SEG.SPCL.CEILING": 0.9,
+    "MODEL.SEG.SPCL.SOURCE_WEIGHT": 1.0,
+    "MODEL.SEG.SPCL.TARGET_WEIGHT": 1.0,
+}
+FROZEN = {"MODEL.TEACHER.ALPHA": 1.0, "MODEL.TEACHER.WARMUP": False}
+FOLLOWS = {"MODEL.TEACHER.ALPHA": 0.999, "MODEL.TEACHER.WARMUP": True}
+RENEWED = {"MODEL.SEG.SPCL.RENEW_LABELLER": True, "MODEL.SEG.SPCL.THRESHOLD_PERIOD": 0}
+DIGA = {
+    "MODEL.SEG.DIGA.WARMUP_DISTILLATION": 0.5,
+    "MODEL.SEG.DIGA.DISTILLATION": 0.25,
+    "MODEL.SEG.DIGA.BACKWARD_SHARE": 0.5,
+    "MODEL.SEG.DIGA.WARMUP_COLOUR": 0.4,
+    "MODEL.SEG.DIGA.COLOUR": 0.3,
+    "MODEL.SEG.DIGA.CENTROID_KEEP": 1 - 1e-4,
+}
+
+
+@pytest.mark.parametrize("setting", ["gta2cs", "synthia2cs", "synthia2cs13"])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("spcl", SPCL | FROZEN | RENEWED),
+        ("spcl_mic", SPCL | FOLLOWS | {"MODEL.SEG.SPCL.RENEW_LABELLER": False}),
+        ("diga", DIGA | FOLLOWS),
+        ("diga_mic", DIGA | FOLLOWS),
+    ],
+)
+def test_benchmarks_have_the_papers_settings(setting, name, expected):
+    cfg = load_config(REPOSITORY / f"configs/seg/{setting}_{name}.yaml")
+    expected = PAPER | expected | {"MODEL.RESNETS.DEPTH": 101, "MODEL.SEG.DECODER": "deeplab_v2"}
+    found = {key: reduce(getattr, key.split("."), cfg) for key in expected}
+    assert found == expected
+
+
 def test_runs(study, tmp_path):
     runs = study.build_runs("streets", list(study.ROWS), [4, 7], 600, tmp_path)
     names = [run.name for run in runs]
@@ -62,7 +106,9 @@ def test_runs(study, tmp_path):
     spcl = by_name["spcl+mic_7"]
     assert spcl.needs == tmp_path / "warmup_7/model_final.pth"
     assert str(spcl.needs) == spcl.cfg.MODEL.WEIGHTS
+    assert spcl.after is by_name["warmup_7"] and spcl.after.after is by_name["burn_in_7"]
     assert spcl.cfg.MODEL.MIC.ENABLED and spcl.cfg.SEED == 7
+    assert tuple(spcl.cfg.TEST.MODELS) == ("student",)
     assert not by_name["spcl_7"].cfg.MODEL.MIC.ENABLED
     assert by_name["warmup_7"].cfg.MODEL.SEG.HOST == "adversarial"
     assert by_name["warmup_7"].max_iter + spcl.max_iter == 600
@@ -84,6 +130,23 @@ def test_runs(study, tmp_path):
     oracle = by_name["oracle_4"]
     assert oracle.needs is None
     assert oracle.max_iter == by_name["burn_in_4"].max_iter + 600
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "mic"),
+    [
+        ("self_training_1", "self_training", 0.0),
+        ("diga_warmup_12", "diga_warmup", 0.0),
+        ("warmup_1", "warmup", 0.0),
+        ("self_training+mic_2", "self_training", 1.1),
+        ("diga+mic_3", "diga", 0.5),
+        ("burn_in_1", None, 0.0),
+        ("oracle_1", None, 0.0),
+        ("source+mic_1", None, 1.6),
+    ],
+)
+def test_time_left_counts_each_row_by_its_cost(study, name, row, mic):
+    assert study.cost(name) == pytest.approx(study.COSTS.get(row, 1.0) + mic)
 
 
 @pytest.mark.parametrize("total", [8, 9, 601])

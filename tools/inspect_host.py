@@ -34,6 +34,8 @@ def main() -> None:
     cfg = load_config(arguments.config, arguments.overrides)
     if cfg.MODEL.TASK != "segmentation":
         raise ConfigError(f"{arguments.config}: MODEL.TASK is not segmentation")
+    if not cfg.DATASETS.TEST:
+        raise ConfigError(f"{arguments.config}: DATASETS.TEST names no labelled data to look at")
     task = task_of(cfg)
     message = task.missing_data_message(cfg, False)
     if message:

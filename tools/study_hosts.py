@@ -51,8 +51,19 @@ ROWS = {
     "hrda": Row("HRDA", "hrda"),
     "oracle": Row("oracle", "oracle", with_mic=False),
 }
-# Time of an iteration against source-only's, for the time that is left; roughly.
-COSTS = {"adversarial": 2.2, "spcl": 3.0, "diga": 4.0, "self_training": 2.5, "hrda": 8.0}
+# Time of an iteration against source-only's, for the time that is left; roughly, measured on a CPU
+# core with the small network of streets. MIC adds a pass of the teacher and one of the student.
+COSTS = {
+    "adversarial": 3.3,
+    "warmup": 3.3,
+    "spcl": 2.3,
+    "diga_warmup": 3.9,
+    "diga": 4.0,
+    "self_training": 2.3,
+    "hrda": 2.5,
+}
+MIC_COSTS = {"source": 1.6, "adversarial": 1.6, "diga": 0.5}
+OTHER_MIC_COST = 1.1
 
 
 def split_iterations(row: str, total: int) -> list[str]:
@@ -78,12 +89,14 @@ def build_runs(
     output: Path,
     overrides: Sequence[str] = (),
     burn_in_iterations: int | None = None,
+    served: str = "student",
 ) -> list[Run]:
     """Runs named ``<row>[+mic]_<seed>``, and what they start from, ``burn_in_<seed>`` and SPCL's
-    ``warmup_<seed>``."""
+    ``warmup_<seed>``. Only the ``served`` model of each is evaluated."""
     runs = []
+    evaluated = ["TEST.SERVE", served, "TEST.MODELS", f"('{served}',)"]
     for seed in seeds:
-        common = ["SEED", str(seed), "TEST.LABEL_FREE_IMAGES", "0", *overrides]
+        common = ["SEED", str(seed), "TEST.LABEL_FREE_IMAGES", "0", *evaluated, *overrides]
         start = ["DATASETS.TEST", "()", *common]
         burn_in, before = CONFIGS / f"{setting}_burn_in.yaml", 0
         if burn_in.is_file():
@@ -95,26 +108,38 @@ def build_runs(
         if "spcl" in rows:
             settings = [*split_iterations("warmup", total), *start]
             path = CONFIGS / f"{setting}_adversarial.yaml"
-            runs.append(run_from(f"warmup_{seed}", path, output, settings, seed))
+            runs.append(run_from(f"warmup_{seed}", path, output, settings, seed, runs))
         for name in rows:
             path = CONFIGS / f"{setting}_{ROWS[name].config}.yaml"
             for mic in (False, True) if ROWS[name].with_mic else (False,):
                 length = total + before if name == "oracle" else total
                 settings = ["MODEL.MIC.ENABLED", str(mic), *split_iterations(name, length), *common]
                 title = f"{name}{'+mic' if mic else ''}_{seed}"
-                runs.append(run_from(title, path, output, settings, seed))
+                runs.append(run_from(title, path, output, settings, seed, runs))
     return runs
 
 
-def run_from(name: str, path: Path, output: Path, settings: Sequence[str], seed: int) -> Run:
-    """The run ``name``; what its config starts from becomes that of this study and seed."""
+def cost(name: str) -> float:
+    """Time of an iteration of the run ``<row>[+mic]_<seed>`` against source-only's."""
+    row, mic, _ = name.rsplit("_", 1)[0].partition("+mic")
+    extra = MIC_COSTS.get(row, OTHER_MIC_COST) if mic else 0.0
+    return COSTS.get(row, 1.0) + extra
+
+
+def run_from(
+    name: str, path: Path, output: Path, settings: Sequence[str], seed: int, runs: Sequence[Run]
+) -> Run:
+    """The run ``name``; what its config starts from becomes that of this study and seed, one of
+    ``runs``."""
     folder = output / name
     run = Run(name, path, folder, settings)
     origin = Path(run.cfg.MODEL.WEIGHTS).parent.name
     for ending, other in (("_burn_in", "burn_in"), ("_adversarial", "warmup")):
         if origin.endswith(ending):
-            needs = output / f"{other}_{seed}" / "model_final.pth"
-            return Run(name, path, folder, [*settings, "MODEL.WEIGHTS", str(needs)], needs=needs)
+            (after,) = (each for each in runs if each.name == f"{other}_{seed}")
+            needs = after.folder / "model_final.pth"
+            given = [*settings, "MODEL.WEIGHTS", str(needs)]
+            return Run(name, path, folder, given, needs=needs, after=after)
     return run
 
 
@@ -188,18 +213,25 @@ def main() -> None:
     total = arguments.iterations
     if total is None:
         total = load_config(CONFIGS / f"{setting}_source.yaml").SOLVER.MAX_ITER
-    if total < 8:
-        parser.error("--iterations is at least 8")
+    if total < 8 or (arguments.burn_in is not None and arguments.burn_in < 1):
+        parser.error("--iterations is at least 8, --burn-in at least 1")
     output = (arguments.output or REPOSITORY / "output" / "study_hosts" / setting).resolve()
     output.mkdir(parents=True, exist_ok=True)
     runs = build_runs(
-        setting, rows, arguments.seeds, total, output, arguments.overrides, arguments.burn_in
+        setting,
+        rows,
+        arguments.seeds,
+        total,
+        output,
+        arguments.overrides,
+        arguments.burn_in,
+        arguments.served,
     )
     for run in runs:
         message = task_of(run.cfg).missing_data_message(run.cfg, True)
         if message:
             raise DataError(message)
-    costs = {run.name: COSTS.get(run.name.split("_")[0].split("+")[0], 1.0) for run in runs}
+    costs = {run.name: cost(run.name) for run in runs}
     run_all(runs, arguments.jobs, arguments.threads, ProgressPrinter(costs, every=60.0))
     found = collect(runs, arguments.served)
     print(table(found))

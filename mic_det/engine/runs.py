@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,8 @@ class Run:
         folder: ``OUTPUT_DIR``.
         overrides: KEY VALUE pairs.
         needs: a file that must be there before the run can start, written by another run.
+        after: that other run, if it is one of the same list: it has to be finished first, and where
+            its settings have changed, this run is started anew as well.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Run:
     folder: Path
     overrides: Sequence[str] = ()
     needs: Path | None = None
+    after: Run | None = None
     process: subprocess.Popen | None = field(default=None, repr=False)
     started: float = 0.0
     fingerprint: str = field(default="", init=False)
@@ -62,10 +66,22 @@ class Run:
     def max_iter(self) -> int:
         return self.cfg.SOLVER.MAX_ITER
 
+    def origin(self) -> str:
+        """Hash of all settings of what this run starts from; "" if that is no other run."""
+        if self.after is None:
+            return ""
+        settings = self.after.fingerprint + self.after.origin()
+        return hashlib.sha256(settings.encode()).hexdigest()
+
     def finished(self) -> bool:
-        """Whether results of exactly these settings are there."""
-        state = self._state()
-        return state.get("settings") == self.fingerprint and state.get("finished", False)
+        """Whether results of exactly these settings, and this origin, are there."""
+        return self._is_this_run() and self._state().get("finished", False)
+
+    def can_start(self) -> bool:
+        """Whether what it needs is there, by the run that is to write it."""
+        if self.after is not None and not self.after.finished():
+            return False
+        return self.needs is None or self.needs.is_file()
 
     def results(self) -> dict[str, Any]:
         """What ``train_net.py`` measured at the end."""
@@ -85,6 +101,11 @@ class Run:
         except (OSError, IndexError, ValueError, KeyError):
             return 0
 
+    def _is_this_run(self) -> bool:
+        """Whether what lies in the folder was begun with these settings and this origin."""
+        state, origin = self._state(), self.origin()
+        return state.get("settings") == self.fingerprint and state.get("origin", origin) == origin
+
     def _state(self) -> dict[str, Any]:
         try:
             return json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
@@ -92,14 +113,19 @@ class Run:
             return {}
 
     def _write_state(self, finished: bool, seconds: float) -> None:
-        state = {"settings": self.fingerprint, "finished": finished, "seconds": round(seconds, 1)}
+        state = {
+            "settings": self.fingerprint,
+            "origin": self.origin(),
+            "finished": finished,
+            "seconds": round(seconds, 1),
+        }
         temporary = self.folder / "run.json.tmp"
         temporary.write_text(json.dumps(state), encoding="utf-8")
         temporary.replace(self.folder / "run.json")
 
     def start(self, threads: int) -> None:
         """Start or resume the training process."""
-        if self._state().get("settings") != self.fingerprint:
+        if not self._is_this_run():
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_state(False, self.seconds())
@@ -144,9 +170,15 @@ def run_all(
         threads: CPU threads of each process.
         report: called every ``poll_seconds`` with the runs and the seconds since the beginning.
 
-    Raises RunError as soon as a run fails, after ending the others (they resume the next time), and
-    when what a run needs is written by none of them.
+    Raises RunError as soon as a run fails, after ending the others (they resume the next time),
+    when what a run needs is written by none of them, when two have one name, and for less than one
+    job or thread.
     """
+    if jobs < 1 or threads < 1:
+        raise RunError(f"jobs and threads are at least 1, not {jobs} and {threads}")
+    twice = [name for name, count in Counter(run.name for run in runs).items() if count > 1]
+    if twice:
+        raise RunError(f"asked for more than once: {', '.join(twice)}")
     waiting = [run for run in runs if not run.finished()]
     active: list[Run] = []
     begin = time.monotonic()
@@ -155,7 +187,7 @@ def run_all(
         afterwards.enter_context(exit_on_sigterm())
         while waiting or active:
             active[:] = [run for run in active if not run.poll()]
-            ready = [run for run in waiting if run.needs is None or run.needs.is_file()]
+            ready = [run for run in waiting if run.can_start()]
             if waiting and not active and not ready:
                 raise RunError(
                     f"run {waiting[0].name} needs {waiting[0].needs}, which is not there"

@@ -157,9 +157,13 @@ class AdaptiveSegmentor(Segmentor):
         return self.host.losses(step) | self.masked_losses(step, source)
 
     def masked_losses(self, step: Step, source: Batch) -> dict[str, Tensor]:
-        """MIC's losses (Hoyer et al., CVPR 2023, eq. 5): of masked target and source images."""
+        """MIC's losses (Hoyer et al., CVPR 2023, eq. 5): of masked target and source images.
+
+        No pass for masked target images as long as the host has no pseudo labels at all.
+        """
         losses = {}
-        if self.mic_weight and step.masked_images is not None and self.mic_domains != "source":
+        shown = step.masked_images is not None and not step.pseudo.none
+        if self.mic_weight and shown and self.mic_domains != "source":
             output = step.student.supervised(
                 step.masked_images, step.pseudo.labels, step.pseudo.weight
             )

@@ -8,7 +8,11 @@ from detectron2.config import CfgNode as CN
 
 
 def add_prototype_hosts_config(seg: CN) -> None:
-    """Add ``SPCL`` and ``DIGA`` to ``MODEL.SEG``, in place."""
+    """Add ``SPCL``, ``DIGA`` and what they share to ``MODEL.SEG``, in place."""
+    # Images of source and of target, spread evenly over each, that both hosts look at before a
+    # stage for first prototypes, thresholds and centroids; 0: all, as in the papers.
+    seg.INIT_IMAGES = 0
+
     # Host "spcl" (SPCL: Xie et al., arXiv 2111.12358).
     spcl = seg.SPCL = CN()
     # xi, the share of its old value that a prototype keeps in an iteration.
@@ -65,6 +69,10 @@ def check_prototype_hosts_config(cfg: CN, require: Callable[[bool, str], None]) 
     from .translate import TRANSLATORS
 
     seg = cfg.MODEL.SEG
+    require(
+        seg.INIT_IMAGES >= 0,
+        f"MODEL.SEG.INIT_IMAGES is a number of images, or 0 for all, not {seg.INIT_IMAGES}",
+    )
     shares = {
         "SPCL": ("KEEP", "CEILING"),
         "DIGA": ("CENTROID_KEEP", "WARMUP_COLOUR", "COLOUR"),

@@ -15,11 +15,13 @@ class PixelLabels:
     """What a teacher says of target images.
 
     ``labels``: (N, H, W) int64, `IGNORED` (255) where there is none. ``weight``: (N, H, W) float32
-    in [0, 1], how far each is trusted.
+    in [0, 1], how far each is trusted. ``none``: it is known without a look at them that there is
+    not one label, and nothing has to be computed for a loss that is 0.
     """
 
     labels: Tensor
     weight: Tensor
+    none: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)

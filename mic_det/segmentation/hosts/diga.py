@@ -135,8 +135,10 @@ class DiGA(Host):
         warmup = self.in_warmup(step.iteration)
         changed = self.changed_view(step, self.warmup_colour if warmup else self.colour)
         with torch.no_grad():
-            teacher_plain = step.teacher(step.source_images)
-            of_source, teacher_changed = embed_and_predict(step.teacher, changed)
+            views = torch.cat((step.source_images, changed))
+            embedding, logits = embed_and_predict(step.teacher, views)
+            of_source = embedding[len(changed) :]
+            teacher_plain, teacher_changed = logits.split(len(changed))
         plain = step.student.supervised(step.source_images, step.source_labels)
         distillation = symmetric_distillation(
             plain.logits,
@@ -184,13 +186,13 @@ class DiGA(Host):
         if not bool(self.centroids.seen.any()):
             shape = (len(target), *target.shape[-2:])
             labels = torch.full(shape, IGNORED, device=target.device)
-            return EmbeddedLabels(labels, torch.zeros(shape, device=target.device))
+            return EmbeddedLabels(labels, torch.zeros(shape, device=target.device), none=True)
         embedding, logits = embed_and_predict(teacher, target)
         nearest = resize_labels(self.centroids.nearest(embedding), target.shape[-2:])
         labels = agreeing(logits.argmax(1), nearest)
         labels = without_rows(labels, self.ignore_top, self.ignore_bottom)
         weight = torch.ones_like(labels, dtype=torch.float32)
-        pseudo = EmbeddedLabels(labels, weight, embedding)
+        pseudo = EmbeddedLabels(labels, weight, embedding=embedding)
         self.note(pseudo)
         return pseudo
 
