@@ -21,15 +21,17 @@ def running_statistics(model: nn.Module) -> list[Tensor]:
 
 @contextlib.contextmanager
 def kept_statistics(model: nn.Module) -> Iterator[None]:
-    """Afterwards the running statistics are what they were, whatever went through the model."""
+    """Afterwards the running statistics are what they were, whatever went through the model.
+
+    A backward pass through it may still follow.
+    """
     tensors = running_statistics(model)
     before = [each.clone() for each in tensors]
     try:
         yield
     finally:
-        with torch.no_grad():
-            for tensor, old in zip(tensors, before, strict=True):
-                tensor.copy_(old)
+        for tensor, old in zip(tensors, before, strict=True):
+            tensor.data.copy_(old)  # autograd counts other changes; gradients do not depend on it
 
 
 class StepStatistics:
