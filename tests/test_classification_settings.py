@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from test_training import differing, train
 from mic_det.classification.backbone import build_backbone
 from mic_det.classification.pictures import ClassPictures
 from mic_det.config import ConfigError
+from mic_det.data.catalog import register_domain
 from mic_det.engine import build_trainer, evaluate, load_for_evaluation
 
 
@@ -142,3 +144,18 @@ def test_pictures_without_mic_have_no_masked_column(tmp_path):
     train(tiny_config(tmp_path, "cdan", *shown, iterations=1))
     (path,) = (tmp_path / "pictures").iterdir()
     assert Image.open(path).width == 3 * 320 + 2 * 6
+
+
+def test_without_any_label_on_the_target(trees, tmp_path):
+    """Images without class folders, no test set: the best checkpoint is chosen all the same."""
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, path in enumerate(sorted((trees / "pale").rglob("*.png"))):
+        shutil.copy(path, flat / f"{number:03d}.png")
+    register_domain("flat", flat)
+    unlabelled = ("DATASETS.TARGET", "('flat',)", "DATASETS.TEST", "()", "TEST.EVAL_PERIOD", "1")
+    trainer = train(tiny_config(tmp_path / "run", "mic", *unlabelled, iterations=2))
+    assert set(trainer.last_results) == {"student", "teacher"}
+    assert 0.0 < trainer.last_results["student"]["stability"] <= 100.0
+    assert (tmp_path / "run/model_best_label_free.pth").is_file()
+    assert not (tmp_path / "run/model_best.pth").exists()
