@@ -148,8 +148,9 @@ def add_mic_config(cfg: CN) -> None:
     cfg.MODEL.WEIGHTS_FROM = "student"
 
     # Detectron2's own key, 0 there. Every so many iterations, and at the end, TensorBoard and
-    # OUTPUT_DIR/pictures show target images, their masked copies, the teacher's pseudo boxes and
-    # the student's detections, TensorBoard also Detectron2's view of the source; 0 switches it off.
+    # OUTPUT_DIR/pictures show target images, their masked copies, the teacher's pseudo labels and
+    # what the student makes of them; for detection TensorBoard also has Detectron2's view of the
+    # source. 0 switches it off.
     cfg.VIS_PERIOD = 1000
     # Target images shown, the same each time.
     cfg.VIS_IMAGES = 3
@@ -175,8 +176,9 @@ def add_classification_config(cfg: CN) -> None:
     cfg.INPUT.SQUARE = CN({"RESIZE": 256, "SIZE": 224, "CROP": "random", "SCALE": (0.08, 1.0)})
 
     cfg.MODEL.CLASSIFIER = CN()
-    # A model of timm's by name (resnet50, vit_base_patch16_224, …), or "small_cnn": three stages
-    # of convolutions for small images.
+    # A model of timm's by name (resnet50, vit_base_patch16_224, …), after a dot the tag of its
+    # weights if need be (resnet50.tv_in1k), or "small_cnn": three stages of convolutions for small
+    # images.
     cfg.MODEL.CLASSIFIER.BACKBONE = "resnet50"
     # Start it from timm's own weights, which timm fetches; not asked for with MODEL.WEIGHTS.
     cfg.MODEL.CLASSIFIER.PRETRAINED = True

@@ -11,6 +11,8 @@ from mic_det.errors import ConfigError
 from mic_det.segmentation.config import check_segmentation_config
 
 TEST_MODELS = ("student", "teacher")
+# Detectron2's names of normalisation layers, "" for none.
+NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "LN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 
 # From whether something holds, and the message if not.
 Require = Callable[[bool, str], None]
@@ -25,6 +27,9 @@ def check_config(cfg: CN) -> None:
 
     if cfg.MODEL.TASK == "segmentation":
         check_segmentation_config(cfg, require)
+    if cfg.MODEL.TASK == "classification":
+        _check_without_meaning(cfg, require)
+        _check_square(cfg, require)
     for check in (
         _check_target,
         _check_sada,
@@ -97,16 +102,67 @@ def _check_mic(cfg: CN, require: Require) -> None:
 
 
 def _check_classifier(cfg: CN, require: Require) -> None:
-    """Alignment, MCC and SAM of classification."""
+    """Network, alignment, MCC and SAM of classification."""
     classifier = cfg.MODEL.CLASSIFIER
-    for key, value in (
-        ("MODEL.CLASSIFIER.SAM_RHO", classifier.SAM_RHO),
-        ("MODEL.CLASSIFIER.MCC.WEIGHT", classifier.MCC.WEIGHT),
-        ("MODEL.CLASSIFIER.ALIGN.WARMUP_ITERS", classifier.ALIGN.WARMUP_ITERS),
+    for key, value, least in (
+        ("SAM_RHO", classifier.SAM_RHO, 0),
+        ("MCC.WEIGHT", classifier.MCC.WEIGHT, 0),
+        ("ALIGN.WEIGHT", classifier.ALIGN.WEIGHT, 0),
+        ("ALIGN.WARMUP_ITERS", classifier.ALIGN.WARMUP_ITERS, 0),
+        ("ALIGN.EXACT_UP_TO", classifier.ALIGN.EXACT_UP_TO, 0),
+        ("ALIGN.RANDOM_DIM", classifier.ALIGN.RANDOM_DIM, 1),
+        ("ALIGN.HIDDEN", classifier.ALIGN.HIDDEN, 1),
+        ("BACKBONE_LR_FACTOR", classifier.BACKBONE_LR_FACTOR, 0),
+        ("BOTTLENECK", classifier.BOTTLENECK, 0),
+        ("NUM_CLASSES", classifier.NUM_CLASSES, 2),
     ):
-        require(value >= 0, f"{key} is at least 0, not {value}")
+        require(value >= least, f"MODEL.CLASSIFIER.{key} is at least {least}, not {value}")
     warm = classifier.MCC.TEMPERATURE
     require(warm > 0, f"MODEL.CLASSIFIER.MCC.TEMPERATURE is above 0, not {warm}")
+
+
+def _check_without_meaning(cfg: CN, require: Require) -> None:
+    """What other tasks have is not passed over in silence."""
+    for key, used in (
+        ("MODEL.SADA.ENABLED", cfg.MODEL.SADA.ENABLED),
+        ("MODEL.MIC.CLASS_SHARES", cfg.MODEL.MIC.CLASS_SHARES),
+        ("MODEL.MIC.DOUBT_THRESH", cfg.MODEL.MIC.DOUBT_THRESH < 1.0),
+        ("INPUT.RESIZED_CACHE", bool(cfg.INPUT.RESIZED_CACHE)),
+        ("INPUT.CROP.ENABLED", cfg.INPUT.CROP.ENABLED),
+        ("DATALOADER.RARE_CLASSES.ENABLED", cfg.DATALOADER.RARE_CLASSES.ENABLED),
+    ):
+        require(not used, f"{key} has no meaning for classification: take it out of the config.")
+
+
+def _check_square(cfg: CN, require: Require) -> None:
+    """The way of an image to a classifier, and masks that leave something to see."""
+    square, mic = cfg.INPUT.SQUARE, cfg.MODEL.MIC
+    for key in ("RESIZE", "SIZE"):
+        require(square[key] >= 1, f"INPUT.SQUARE.{key} is in pixels, not {square[key]}")
+    require(
+        square.CROP == "none" or square.SIZE <= square.RESIZE,
+        f"INPUT.SQUARE.SIZE {square.SIZE} cannot be cut out of INPUT.SQUARE.RESIZE "
+        f"{square.RESIZE}: raise RESIZE, or set INPUT.SQUARE.CROP to none.",
+    )
+    scale = tuple(square.SCALE)
+    require(
+        len(scale) == 2 and 0.0 < scale[0] <= scale[1] <= 1.0,
+        f"INPUT.SQUARE.SCALE is the least and the largest share of the area, in (0, 1], not "
+        f"{scale}",
+    )
+    flip, order, jitter = cfg.INPUT.RANDOM_FLIP, cfg.INPUT.FORMAT, cfg.INPUT.COLOR_JITTER
+    require(
+        flip in ("none", "horizontal"),
+        f"INPUT.RANDOM_FLIP is none or horizontal for classification, not {flip!r}",
+    )
+    require(order in ("RGB", "BGR"), f"INPUT.FORMAT is RGB or BGR, not {order!r}")
+    require(jitter >= 0, f"INPUT.COLOR_JITTER is at least 0, not {jitter}")
+    require(mic.WEIGHT >= 0, f"MODEL.MIC.WEIGHT is at least 0, not {mic.WEIGHT}")
+    require(
+        not mic.ENABLED or mic.RATIO == 0 or round(square.SIZE / max(1, mic.BLOCK_SIZE)) >= 2,
+        f"MODEL.MIC.BLOCK_SIZE {mic.BLOCK_SIZE} hides an image of INPUT.SQUARE.SIZE {square.SIZE} "
+        "whole or not at all: choose a third of SIZE or less.",
+    )
 
 
 def _check_solver(cfg: CN, require: Require) -> None:
@@ -151,6 +207,13 @@ def _check_tests(cfg: CN, require: Require) -> None:
 
 def _check_choices(cfg: CN, require: Require) -> None:
     """Values out of a list."""
+    for key, norm in (
+        ("MODEL.RESNETS.NORM", cfg.MODEL.RESNETS.NORM),
+        ("MODEL.FPN.NORM", cfg.MODEL.FPN.NORM),
+        ("MODEL.ROI_BOX_HEAD.NORM", cfg.MODEL.ROI_BOX_HEAD.NORM),
+        ("MODEL.SEG.NORM", cfg.MODEL.SEG.NORM),
+    ):
+        require(norm in NORMS, f"{key} is '' or one of {', '.join(NORMS[1:])}, not {norm!r}")
     for key, value, allowed in (
         ("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("SGD", "AdamW")),
         (

@@ -23,7 +23,7 @@ from mic_det.classification.label_free import masking_stability
 from mic_det.classification.mapper import SquareMapper, random_crop
 from mic_det.classification.meta_arch import TASK_LOSSES, AdaptiveClassifier
 from mic_det.cli import run_tool
-from mic_det.config import ConfigError, load_config
+from mic_det.config import load_config
 from mic_det.core import PatchMask
 from mic_det.data.class_folders import register_class_folders
 from mic_det.detection.task import TASK as DETECTION
@@ -226,32 +226,6 @@ def test_random_crops_keep_to_their_area():
     assert all(0 <= x < r <= 100 and 0 <= y < b <= 100 for x, y, r, b in boxes)
     ratios = [(r - x) / (b - y) for x, y, r, b in boxes]
     assert min(ratios) < 0.85 and max(ratios) > 1.18
-
-
-@pytest.mark.parametrize(
-    ("name", "size", "features"),
-    [("resnet10t", 64, 512), ("vit_tiny_patch16_224", 224, 192)],
-)
-def test_networks_of_timm(name, size, features):
-    network, length = build_backbone(name, pretrained=False)
-    assert length == features
-    assert network.eval()(torch.zeros(1, 3, size, size)).shape == (1, features)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (("MODEL.CLASSIFIER.BACKBONE", "resnet5o"), "timm has no model 'resnet5o'. Did you mean"),
-        (("MODEL.CLASSIFIER.PRETRAINED", "True"), "there are no weights of small_cnn"),
-        (("MODEL.CLASSIFIER.NUM_CLASSES", "5"), r"shapes has 3 classes \(circle, .*CLASSES is 5"),
-        (("MODEL.CLASSIFIER.ALIGN.METHOD", "cdan"), "METHOD is one of none, DANN, CDAN"),
-        (("DATASETS.TARGET", "()"), "METHOD needs target images|MIC.ENABLED needs target"),
-        (("MODEL.CLASSIFIER.SAM_RHO", "-1.0"), "SAM_RHO is at least 0"),
-    ],
-)
-def test_settings_that_cannot_work(overrides, message, tmp_path):
-    with pytest.raises(ConfigError, match=message):
-        build_trainer(tiny_config(tmp_path, "mic", *overrides), writers=list)
 
 
 def test_all_configs_load_and_name_their_missing_data(tmp_path, monkeypatch):

@@ -68,6 +68,23 @@ def test_class_confusion_of_two_images_by_hand():
     assert class_confusion(probabilities.log(), 1.0).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_class_confusion_is_in_float32_under_autocast():
+    """In bfloat16 the confusions would have two digits, and in float16 rows that are 0."""
+    logits = 3 * torch.randn(16, 30)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = class_confusion(logits)
+    assert found.dtype == torch.float32 and found.item() == class_confusion(logits).item()
+
+
+@pytest.mark.parametrize("gap", [100.0, 190.0, 400.0, 1e4])
+def test_class_confusion_of_a_class_that_is_out_of_the_question(gap):
+    """Its row of the confusions is 0 or next to it: no NaN, in the loss or behind it."""
+    logits = torch.tensor([[0.0, 1.0, -gap], [2.0, 0.0, -gap]], requires_grad=True)
+    loss = class_confusion(logits)
+    loss.backward()
+    assert 0.0 < loss.item() <= 1.0 and torch.isfinite(logits.grad).all()
+
+
 def test_certainty_weights():
     probabilities = torch.tensor([[1.0, 0.0], [0.5, 0.5]], requires_grad=True)
     assert entropy(probabilities).tolist() == pytest.approx([0.0, math.log(2)])

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# Rows of class confusions that sum to less have no gradient that float32 could hold.
+SMALLEST_ROW = 1e-20
+
 
 def entropy(probabilities: Tensor) -> Tensor:
     """Shannon entropy in nats over the last axis of probabilities."""
@@ -27,14 +30,15 @@ def class_confusion(logits: Tensor, temperature: float = 2.0) -> Tensor:
 
     With probabilities P at ``temperature`` and certainty weights w, the confusions are
     C = P' diag(w) P, each row divided by its sum; the loss is the mean over classes of what lies
-    off the diagonal, in [0, 1].
+    off the diagonal, in [0, 1]. A class that no image has any probability of counts 0.
     """
-    # In float32: a row's sum may be tiny where a class is hardly ever predicted.
-    probabilities = F.softmax(logits.float() / temperature, dim=-1)
-    weighted = probabilities * certainty_weights(probabilities)[:, None]
-    confusion = weighted.T @ probabilities
-    confusion = confusion / confusion.sum(1, keepdim=True)
-    return (confusion.sum() - confusion.trace()) / len(confusion)
+    # In float32, under autocast too: a row's sum is tiny where a class is hardly ever predicted.
+    with torch.autocast(logits.device.type, enabled=False):
+        probabilities = F.softmax(logits.float() / temperature, dim=-1)
+        weighted = probabilities * certainty_weights(probabilities)[:, None]
+        confusion = weighted.T @ probabilities
+        confusion = confusion / confusion.sum(1, keepdim=True).clamp_min(SMALLEST_ROW)
+        return (confusion.sum() - confusion.trace()) / len(confusion)
 
 
 def masked_loss(logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from mic_det.core import QUALITY_MODES, RunningMeans, softmax_quality
 from mic_det.tasks import Classifier
 
 from .alignment import DomainAlignment
-from .backbone import build_backbone
+from .backbone import build_backbone, compare_normalisation
 from .losses import class_confusion, masked_loss
 
 Batch = Sequence[dict[str, Any]]
@@ -99,9 +99,13 @@ class AdaptiveClassifier(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         settings, align, mic = cfg.MODEL.CLASSIFIER, cfg.MODEL.CLASSIFIER.ALIGN, cfg.MODEL.MIC
         pretrained = settings.PRETRAINED and not cfg.MODEL.WEIGHTS
-        backbone, features = build_backbone(settings.BACKBONE, pretrained, settings.POOL)
+        backbone, features = build_backbone(
+            settings.BACKBONE, pretrained, settings.POOL, cfg.INPUT.SQUARE.SIZE
+        )
+        if pretrained:
+            compare_normalisation(backbone, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
         alignment = None
-        if align.METHOD != "none":
+        if align.METHOD != "none" and align.WEIGHT > 0:
             alignment = DomainAlignment(
                 settings.BOTTLENECK or features,
                 settings.NUM_CLASSES,

@@ -28,7 +28,7 @@ class ClassPredictions(Predictions):
     def __init__(self, cfg: CfgNode, model: nn.Module, options: PredictOptions) -> None:
         self.model = model.eval()
         self.mapper = SquareMapper.from_config(cfg, is_train=False)
-        self.names = _names(cfg)
+        self.names = class_names(cfg)
         self.path = options.folder / FILE
         self.rows: list[list[object]] = []
 
@@ -54,7 +54,7 @@ class ClassPredictions(Predictions):
         return f"{len(self.rows)} images classified: {self.path}"
 
 
-def _names(cfg: CfgNode) -> list[str]:
+def class_names(cfg: CfgNode) -> list[str]:
     """Names of the classes, as far as the data that the model was trained on are here."""
     count = cfg.MODEL.CLASSIFIER.NUM_CLASSES
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):

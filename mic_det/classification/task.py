@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.utils import comm
 from torch import nn
 
 from mic_det.config import ConfigError
@@ -23,7 +24,8 @@ from .evaluation import PREDICTIONS, TEST_SET, evaluate_model
 from .label_free import masking_stability
 from .mapper import SquareMapper
 from .meta_arch import TASK_LOSSES
-from .prediction import ClassPredictions
+from .pictures import FOLDER, ClassPictures, spread_targets
+from .prediction import ClassPredictions, class_names
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ class ClassificationTask(Task):
     def check(self, cfg: CfgNode, *, training: bool = True) -> list[str]:
         register_from_config(cfg)
         sources, tests = tuple(cfg.DATASETS.TRAIN), tuple(cfg.DATASETS.TEST)
+        if training:
+            check_batches(cfg)
         for name in (*sources, *cfg.DATASETS.TARGET) if training else ():
             require_domain(name, labelled=False)
         classes = _classes(cfg, training)
@@ -85,15 +89,27 @@ class ClassificationTask(Task):
 
     def stability(self, cfg: CfgNode) -> Callable[[nn.Module], float] | None:
         """`masking_stability` on ``TEST.LABEL_FREE_IMAGES`` images of the target."""
-        if not cfg.TEST.LABEL_FREE_IMAGES or not cfg.DATASETS.TARGET:
+        count = cfg.TEST.LABEL_FREE_IMAGES
+        if not count or not cfg.DATASETS.TARGET:
             return None
-        records = [each for name in cfg.DATASETS.TARGET for each in unlabelled_dicts(name)]
-        step = math.ceil(len(records) / cfg.TEST.LABEL_FREE_IMAGES)
-        mapper = SquareMapper.from_config(cfg, is_train=False)
-        batch = [mapper(record) for record in records[::step]]
         ratio, mean = cfg.TEST.LABEL_FREE_RATIO, list(cfg.MODEL.PIXEL_MEAN)
         mask = PatchMask(cfg.MODEL.MIC.BLOCK_SIZE, ratio, mean)
-        return partial(masking_stability, batch=batch, mask=mask)
+        return partial(masking_stability, batch=spread_targets(cfg, count), mask=mask)
+
+    def hooks(self, cfg: CfgNode, student: nn.Module) -> list[HookBase]:
+        if not cfg.VIS_PERIOD or not cfg.DATASETS.TARGET or not comm.is_main_process():
+            return []
+        return [
+            ClassPictures(
+                student,
+                lambda: spread_targets(cfg, cfg.VIS_IMAGES),
+                self.masked_view(cfg),
+                names=class_names(cfg),
+                folder=Path(cfg.OUTPUT_DIR) / FOLDER,
+                period=cfg.VIS_PERIOD,
+                channels=cfg.INPUT.FORMAT,
+            )
+        ]
 
     def ascent(self, cfg: CfgNode) -> SharpnessAscent | None:
         rho = cfg.MODEL.CLASSIFIER.SAM_RHO
@@ -102,8 +118,34 @@ class ClassificationTask(Task):
 
 def uses_target(cfg: CfgNode) -> bool:
     """Whether a part of the method looks at target images."""
+    return cfg.MODEL.MIC.ENABLED or sees_complete_target(cfg)
+
+
+def sees_complete_target(cfg: CfgNode) -> bool:
+    """Whether the student is shown complete target images beside the source's."""
     settings = cfg.MODEL.CLASSIFIER
-    return cfg.MODEL.MIC.ENABLED or settings.ALIGN.METHOD != "none" or settings.MCC.WEIGHT > 0
+    aligns = settings.ALIGN.METHOD != "none" and settings.ALIGN.WEIGHT > 0
+    return aligns or settings.MCC.WEIGHT > 0
+
+
+def check_batches(cfg: CfgNode) -> None:
+    """Raise ConfigError if a process would normalise over a batch of one image."""
+    if not cfg.MODEL.CLASSIFIER.BOTTLENECK:
+        return
+    solver, world = cfg.SOLVER, comm.get_world_size()
+    source = solver.IMS_PER_BATCH // world
+    target = (solver.TARGET_IMS_PER_BATCH or solver.IMS_PER_BATCH) // world
+    together = source + target if sees_complete_target(cfg) else source
+    for key, count in (
+        ("IMS_PER_BATCH", together),
+        ("TARGET_IMS_PER_BATCH" if solver.TARGET_IMS_PER_BATCH else "IMS_PER_BATCH", target),
+    )[: 2 if cfg.MODEL.MIC.ENABLED else 1]:
+        if count < 2:
+            raise ConfigError(
+                f"SOLVER.{key} is {solver[key]} over {world} processes: the bottleneck's BatchNorm "
+                "needs at least 2 images a process in each batch. Raise it, or set "
+                "MODEL.CLASSIFIER.BOTTLENECK to 0."
+            )
 
 
 def _classes(cfg: CfgNode, training: bool) -> list[str]:

@@ -10,6 +10,7 @@ from .class_shares import ClassShares
 from .gradient import scale_gradient, scaled_branches
 from .masking import PatchMask
 from .quality import QUALITY_MODES, confident, objectness_quality, softmax_quality
+from .statistics import StepStatistics, kept_statistics
 from .student_view import MaskedView
 from .teacher import EMATeacher
 
@@ -21,8 +22,10 @@ __all__ = [
     "PatchMask",
     "RunningMeans",
     "SharpnessAscent",
+    "StepStatistics",
     "StudentAugment",
     "confident",
+    "kept_statistics",
     "objectness_quality",
     "scale_gradient",
     "scaled_branches",

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterator
 import torch
 from torch import Tensor, nn
 
+from .statistics import kept_statistics
+
 
 class SharpnessAscent:
     """The ascent step of SAM (Foret et al., ICLR 2021, eq. 2), along some of the losses.
@@ -48,7 +50,7 @@ class SharpnessAscent:
         with torch.no_grad():
             torch._foreach_add_(moved, self._step([each.grad for each in moved]))
         try:
-            with _frozen_statistics(student):
+            with kept_statistics(student):
                 yield
         finally:
             with torch.no_grad():
@@ -61,21 +63,3 @@ class SharpnessAscent:
                 torch.distributed.all_reduce(grad)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)).float())
         return list(torch._foreach_mul(grads, self.rho / (norm + 1e-12)))
-
-
-@contextlib.contextmanager
-def _frozen_statistics(student: nn.Module) -> Iterator[None]:
-    """Let normalisation layers leave their running statistics as they are."""
-    layers = [each for each in student.modules() if getattr(each, "track_running_stats", False)]
-    layers = [each for each in layers if each.training]
-    before = [(each.momentum, each.num_batches_tracked) for each in layers]
-    for each in layers:
-        each.momentum = 0.0
-    counts = [None if count is None else count.clone() for _, count in before]
-    try:
-        yield
-    finally:
-        for each, (momentum, _), count in zip(layers, before, counts, strict=True):
-            each.momentum = momentum
-            if count is not None:
-                each.num_batches_tracked.copy_(count)

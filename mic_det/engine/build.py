@@ -21,7 +21,7 @@ from mic_det.config import ConfigError
 from mic_det.core import EMATeacher
 from mic_det.tasks import task_of
 
-from .checkpoint import AdaptationCheckpointer
+from .checkpoint import AdaptationCheckpointer, last_checkpoint
 from .evaluation import evaluate
 from .health import StepGuard, likely_causes
 from .health_curves import HealthCurves
@@ -85,10 +85,18 @@ def build_guard(cfg: CfgNode, checkpointer: AdaptationCheckpointer) -> StepGuard
     return StepGuard(norm, cfg.SOLVER.MAX_SKIPPED_STEPS, causes, checkpointer.last)
 
 
-def build_student_and_teacher(cfg: CfgNode) -> tuple[nn.Module, EMATeacher]:
-    """The student, on its device, and a teacher that equals it; weights not loaded yet."""
+def build_student_and_teacher(cfg: CfgNode, weights: str = "") -> tuple[nn.Module, EMATeacher]:
+    """The student, on its device, and a teacher that equals it; weights not loaded yet.
+
+    ``weights``: the file that they will be loaded from, if it is not ``MODEL.WEIGHTS``: pretrained
+    weights, which would be overwritten, are then not asked for.
+    """
     task_of(cfg)  # imports what the registries have to know
-    student = build_model(cfg)
+    if weights:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.WEIGHTS = weights
+    student = _network(cfg)
     if cfg.MODEL.CHANNELS_LAST:
         student.to(memory_format=torch.channels_last)
     teacher = EMATeacher(
@@ -98,6 +106,30 @@ def build_student_and_teacher(cfg: CfgNode) -> tuple[nn.Module, EMATeacher]:
         model=student.teacher_copy(),
     )
     return student, teacher
+
+
+def _network(cfg: CfgNode) -> nn.Module:
+    """Detectron2's ``build_model``, with an error for people where GroupNorm does not fit."""
+    try:
+        return build_model(cfg)
+    except ValueError as error:
+        if "num_groups" not in str(error):
+            raise
+        keys = ", ".join(_keys_with(cfg, "NORM", "GN"))
+        raise ConfigError(
+            f"{keys}: GN normalises 32 groups of channels, and a layer has a number of channels "
+            f"that is no multiple of 32 ({error}). Make all widths of the network multiples of 32, "
+            "or choose BN or FrozenBN."
+        ) from error
+
+
+def _keys_with(node: CfgNode, name: str, value: Any, prefix: str = "") -> Iterator[str]:
+    """Keys that end in ``name`` and have ``value``."""
+    for key, each in node.items():
+        if isinstance(each, CfgNode):
+            yield from _keys_with(each, name, value, f"{prefix}{key}.")
+        elif key == name and each == value:
+            yield f"{prefix}{key}"
 
 
 def check_batches(cfg: CfgNode) -> None:
@@ -118,11 +150,9 @@ def load_for_evaluation(cfg: CfgNode, *, resume: bool = False) -> tuple[nn.Modul
     a teacher fills both.
     """
     task_of(cfg).register(cfg)
-    student, teacher = build_student_and_teacher(cfg)
+    path = (last_checkpoint(cfg.OUTPUT_DIR) if resume else "") or cfg.MODEL.WEIGHTS
+    student, teacher = build_student_and_teacher(cfg, path)
     checkpointer = AdaptationCheckpointer(student, teacher, cfg.OUTPUT_DIR)
-    path = cfg.MODEL.WEIGHTS
-    if resume and checkpointer.has_checkpoint():
-        path = checkpointer.get_checkpoint_file()
     checkpointer.start_from(path, refused=("mis-shaped",))
     checkpointer.load(path, checkpointables=["teacher"])
     return student, teacher
@@ -148,7 +178,8 @@ def build_trainer(
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     logger.info("Seed of weights, data order, augmentation and masks: %d", seed)
     seed_all_rng(seed)
-    student, teacher = build_student_and_teacher(cfg)
+    resumed_from = last_checkpoint(cfg.OUTPUT_DIR) if resume else ""
+    student, teacher = build_student_and_teacher(cfg, resumed_from)
     checkpointer = AdaptationCheckpointer(
         student, teacher, cfg.OUTPUT_DIR, keep=cfg.SOLVER.CHECKPOINTS_KEPT
     )

@@ -51,6 +51,12 @@ def _digest_into(digest: Any, value: Any) -> None:
         digest.update(f"{value!r};".encode())
 
 
+def last_checkpoint(folder: str) -> str:
+    """Path of the last checkpoint of a run's folder, "" if there is none."""
+    tag = Path(folder) / "last_checkpoint"
+    return str(tag.parent / tag.read_text().strip()) if tag.is_file() else ""
+
+
 class AdaptationCheckpointer(DetectionCheckpointer):
     """`DetectionCheckpointer` for a student (key ``model``) and its teacher (key ``teacher``).
 

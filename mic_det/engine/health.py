@@ -46,8 +46,9 @@ class _Verdict:
 class StepGuard:
     """Takes the optimizer's step if loss and gradients are finite, and skips it if not.
 
-    A skipped step leaves weights and the optimizer's state as they were. With several processes a
-    loss that is not finite in one of them skips the step in all: the gradients carry the news.
+    A skipped step leaves weights and the optimizer's state as they were; the trainer sees to the
+    running statistics. With several processes a loss that is not finite in one of them skips the
+    step in all: the gradients carry the news.
 
     Args:
         clip_norm: gradients whose common 2-norm is larger are scaled down to it; None: never.
@@ -71,6 +72,11 @@ class StepGuard:
         self.norm = 0.0
         self._judged: Tensor | None = None
         self._pending: deque[_Verdict] = deque()
+
+    @property
+    def skipped_last(self) -> Tensor:
+        """1 if the step just taken was skipped, else 0; on the gradients' device, unread."""
+        return self._judged[1]
 
     @staticmethod
     def checked(total: Tensor) -> Tensor:

@@ -21,10 +21,7 @@ def load_model(cfg: CfgNode, weights: str, which: str | None = None) -> nn.Modul
     A file without a teacher serves for ``TEST.SERVE`` "teacher" as well; asked for by ``which``, a
     teacher must be there. Raises ConfigError if the file is missing, is none, or does not fit.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.WEIGHTS = weights  # so that no other weights are asked for
-    student, teacher = build_student_and_teacher(cfg)
+    student, teacher = build_student_and_teacher(cfg, weights)
     checkpointer = _StrictCheckpointer(student, teacher)
     try:
         checkpointer.start_from(weights, which or cfg.TEST.SERVE)

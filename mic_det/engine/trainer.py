@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 
-from mic_det.core import EMATeacher, SharpnessAscent
+from mic_det.core import EMATeacher, SharpnessAscent, StepStatistics
 
 from .health import StepGuard, file_names
 
@@ -92,10 +92,12 @@ class AdaptationTrainer(TrainerBase):
             with self.autocast():
                 pseudo = self.teacher.pseudo_label(target)
                 masked = self.mask_target(target)
+        statistics = StepStatistics(self.student)
         with self.ascended(source, target, masked, pseudo):
             losses, total = self.backward(source, target, masked, pseudo)
         self.after_backward()
         self.guard.step(self.optimizer, self.scaler)
+        statistics.settle(self.guard.skipped_last)
         self.teacher.update(self.student)
         self.take_note(losses, total)
 
