@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,21 +79,30 @@ def test_report_of_two_seeds(tmp_path, capsys):
     assert found["models_ranked"] == 12 and found["label_free_spearman"] > 0.9
 
 
-def test_demo_summary_has_the_promised_form(tmp_path):
+def test_demo_summary_has_the_promised_form(tmp_path, capsys):
     demo = load("demo")
-    runs = demo.demo_runs(tmp_path)
+    runs = demo.demo_runs(tmp_path, [])
     by_name = {run.name: run for run in runs}
     for name, score in (("source_only", 30.126), ("oracle", 80.0), ("mic", 50.0)):
         finish(by_name[name], score, 0.0, (0.0, 0.0))
-    results = demo.summary(runs)
+    by_name["burn_in"].folder.mkdir()
+    for name, seconds in (("burn_in", 100.0), ("source_only", 20.5), ("oracle", 90.0)):
+        (by_name[name].folder / "run.json").write_text(json.dumps({"seconds": seconds}))
+    pictures = tmp_path / "a.png"
+    replace(demo.DEMO, files=lambda folder, runs: {"Picture": pictures}).show(tmp_path, by_name)
+    results = json.loads((tmp_path / "results.json").read_text())
     assert list(results) == ["source_only", "mic", "oracle"]
+    # What starts from the burn-in took its time too.
     assert results["source_only"] == {
         "AP50": pytest.approx(30.13),
         "per_class": {"car": 7.25},
-        "seconds": 0.0,
+        "seconds": 120.5,
     }
-    text = demo.table(results)
-    assert [line.split()[0] for line in text.splitlines()[2:]] == ["source-only", "MIC", "oracle"]
+    assert results["oracle"]["seconds"] == 90.0
+    *table, found, picture = capsys.readouterr().out.splitlines()
+    rows = [line.split()[0] for line in table if line[:1].isalpha()]
+    assert rows[1:] == ["source-only", "MIC", "oracle"]
+    assert found == f"Results: {tmp_path / 'results.json'}" and picture == f"Picture: {pictures}"
 
 
 def test_methods_of_a_setting_are_those_it_has_configs_of():
@@ -122,14 +132,14 @@ def test_study_of_classifiers_reads_their_accuracy(tmp_path, capsys):
 
 def test_classification_demo_summary(tmp_path):
     demo = load("demo_classification")
-    runs = demo.demo_runs(tmp_path)
+    runs = demo.demo_runs(tmp_path, [])
     assert [run.needs is not None for run in runs] == [False, False, True, True, True, True]
     for number, run in enumerate(runs):
         run.folder.mkdir(parents=True)
         of_model = {"digits_handwritten_test": {"accuracy": 10.0 * number}}
         (run.folder / "results.json").write_text(json.dumps({"student": of_model}))
-    results = demo.summary(runs)
+    results = demo.DEMO.rows({run.name: run for run in runs})
     assert list(results) == list(demo.TITLES)
     assert results["mic"] == {"student": 20.0, "seconds": 0.0}
-    rows = [line.split("  ")[0] for line in demo.table(results).splitlines()[2:]]
+    rows = [line.split("  ")[0] for line in demo.table(results).splitlines()[4:]]
     assert rows == list(demo.TITLES.values())

@@ -6,61 +6,58 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import shutil
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 from tabulate import tabulate
 
 from mic_det.cli import run_tool
 from mic_det.data.builtin import register_builtin
 from mic_det.data.streets import ensure_streets
-from mic_det.engine.runs import REPOSITORY, ProgressPrinter, Run, run_all
+from mic_det.drawing import grid, titled, write_png
+from mic_det.engine.demo import Demo
+from mic_det.engine.runs import REPOSITORY, Run
 
 CONFIGS = REPOSITORY / "configs"
 TITLES = {"source_only": "source-only", "mic": "MIC", "oracle": "oracle"}
-BURN_IN = "burn-in"
-# Measured: a MIC iteration has a teacher and a masked branch besides.
-COSTS = {"mic": 2.2}
 
 
-def demo_runs(output: Path) -> list[Run]:
+def streets() -> Path:
+    """The data set, drawn and registered."""
+    folder = ensure_streets()
+    register_builtin()
+    return folder
+
+
+def demo_runs(output: Path, overrides: Sequence[str]) -> list[Run]:
     """Burn-in on the source; from there source-only and MIC; oracle."""
     # One model of each run is enough for the table.
-    brief = ["TEST.MODELS", "('student',)", "TEST.LABEL_FREE_IMAGES", "0"]
-    untested = ["DATASETS.TEST", "()"]
+    brief = ["TEST.MODELS", "('student',)", "TEST.LABEL_FREE_IMAGES", "0", *overrides]
+    untested = ["DATASETS.TEST", "()", *overrides]
     runs = [
         Run("burn_in", CONFIGS / "streets_burn_in.yaml", output / "burn_in", untested),
         Run("oracle", CONFIGS / "streets_oracle.yaml", output / "oracle", brief),
     ]
     burn_in = output / "burn_in" / "model_final.pth"
     for name, config in (("mic", "streets_mic.yaml"), ("source_only", "streets_source.yaml")):
-        overrides = [*brief, "MODEL.WEIGHTS", str(burn_in)]
-        runs.append(Run(name, CONFIGS / config, output / name, overrides, needs=burn_in))
+        start = [*brief, "MODEL.WEIGHTS", str(burn_in)]
+        runs.append(Run(name, CONFIGS / config, output / name, start, needs=burn_in))
     return runs
 
 
-def summary(runs: list[Run]) -> dict[str, dict]:
-    """AP50 of the served model on the target's validation set; seconds include the burn-in's."""
-    rows = {}
-    by_name = {run.name: run for run in runs}
-    for run in (by_name[name] for name in TITLES):
-        (name,) = run.cfg.DATASETS.TEST
-        before = by_name["burn_in"].seconds() if run.needs else 0.0
-        metrics = run.results()[run.cfg.TEST.SERVE][name]
-        rows[run.name] = {
-            "AP50": round(metrics["AP50"], 2),
-            "per_class": {
-                key.removeprefix("AP50-"): round(value, 2)
-                for key, value in metrics.items()
-                if key.startswith("AP50-")
-            },
-            "seconds": round(before + run.seconds(), 1),
-        }
-    return rows
+def row(run: Run) -> dict[str, Any]:
+    """AP50 of the served model on the target's validation set."""
+    (name,) = run.cfg.DATASETS.TEST
+    metrics = run.results()[run.cfg.TEST.SERVE][name]
+    per_class = {
+        key.removeprefix("AP50-"): round(value, 2)
+        for key, value in metrics.items()
+        if key.startswith("AP50-")
+    }
+    return {"AP50": round(metrics["AP50"], 2), "per_class": per_class}
 
 
 def table(results: dict[str, dict]) -> str:
@@ -70,17 +67,17 @@ def table(results: dict[str, dict]) -> str:
         [TITLES[name], row["AP50"], *(row["per_class"][c] for c in classes), row["seconds"]]
         for name, row in results.items()
     ]
-    return tabulate(rows, headers=["", "mAP50", *classes, "seconds"], floatfmt=".1f")
+    text = tabulate(rows, headers=["", "mAP50", *classes, "seconds"], floatfmt=".1f")
+    return f"AP50 in percent on the fog's validation images:\n\n{text}"
 
 
-def picture(runs: list[Run], count: int, threshold: float):
+def picture(runs: list[Run], count: int, threshold: float) -> np.ndarray:
     """The same target images as source-only and as MIC see them, beside the ground truth."""
     from detectron2.data import MetadataCatalog
 
     from mic_det.data.catalog import labelled_dicts
     from mic_det.data.mapper import DomainMapper
     from mic_det.detection.visualise import detect, draw_boxes
-    from mic_det.drawing import grid, titled
     from mic_det.engine import load_for_evaluation
 
     (name,) = runs[0].cfg.DATASETS.TEST
@@ -117,42 +114,24 @@ def picture(runs: list[Run], count: int, threshold: float):
     return grid(list(zip(*columns, truth, strict=True)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=REPOSITORY / "output" / "demo")
-    parser.add_argument("--fresh", action="store_true", help="forget what is finished")
-    arguments = parser.parse_args()
-    begin = time.monotonic()
-    if arguments.fresh:
-        shutil.rmtree(arguments.output, ignore_errors=True)
-    arguments.output.mkdir(parents=True, exist_ok=True)
+def files(folder: Path, runs: dict[str, Run]) -> dict[str, Path]:
+    path = folder / "detections.png"
+    write_png(path, picture([runs["source_only"], runs["mic"]], count=6, threshold=0.5))
+    return {"Picture": path}
 
-    print("mic_det demo: streets in clear weather (labelled) -> fog (images only).", flush=True)
-    print(f"Data set: {ensure_streets()}", flush=True)
-    register_builtin()
-    runs = demo_runs(arguments.output)
-    for run in runs:
-        state = "finished before, reused" if run.finished() else f"{run.max_iter} iterations"
-        print(
-            f"  {TITLES.get(run.name, BURN_IN):12} {state}; log: {run.folder / 'train.log'}",
-            flush=True,
-        )
-    # Two processes of one thread each use two cores better than one of two.
-    run_all(runs, jobs=2, threads=1, report=ProgressPrinter(COSTS))
 
-    results = summary(runs)
-    (arguments.output / "results.json").write_text(
-        json.dumps(results, indent=2) + "\n", encoding="utf-8"
-    )
-    by_name = {run.name: run for run in runs}
-    sheet = picture([by_name["source_only"], by_name["mic"]], count=6, threshold=0.5)
-    path = arguments.output / "detections.png"
-    cv2.imwrite(str(path), sheet[:, :, ::-1])
-    print(f"\nAP50 in percent on the fog's validation images:\n\n{table(results)}\n")
-    print(f"Results: {arguments.output / 'results.json'}")
-    print(f"Picture: {path}")
-    print(f"Total: {time.monotonic() - begin:.0f} s")
-
+DEMO = Demo(
+    domains="streets in clear weather (labelled) -> fog (images only).",
+    folder="demo",
+    data=streets,
+    runs=demo_runs,
+    titles=TITLES,
+    row=row,
+    table=table,
+    files=files,
+    # Measured: a MIC iteration has a teacher and a masked branch besides.
+    costs={"mic": 2.2},
+)
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(lambda: DEMO.main(__doc__.splitlines()[0]))

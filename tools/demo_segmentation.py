@@ -7,11 +7,10 @@ table, a picture and a report. Finished parts are reused; ``--fresh`` starts ane
 
 from __future__ import annotations
 
-import argparse
 import json
-import shutil
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,19 +19,18 @@ from tabulate import tabulate
 from mic_det.cli import run_tool
 from mic_det.data.streets import ensure_streets
 from mic_det.drawing import grid, titled, write_png
+from mic_det.engine.demo import Demo
 from mic_det.engine.evaluation import inference_folder
-from mic_det.engine.runs import REPOSITORY, ProgressPrinter, Run, run_all
+from mic_det.engine.runs import REPOSITORY, Run
 from mic_det.report import find_runs, write_report
 from mic_det.segmentation.drawing import legend, overlay, read_labels
 from mic_det.segmentation.evaluation import TEST_SET
 
 CONFIGS = REPOSITORY / "configs" / "seg"
 TITLES = {"source": "source-only", "mic": "MIC", "oracle": "oracle"}
-# An iteration of MIC has a teacher, a mixed and a masked image besides.
-COSTS = {"mic": 3.4}
 
 
-def demo_runs(output: Path, overrides: list[str]) -> list[Run]:
+def demo_runs(output: Path, overrides: Sequence[str]) -> list[Run]:
     """Burn-in on the source; from there source-only and MIC; oracle."""
     # One model of each run is enough for the table.
     brief = ["TEST.MODELS", "('student',)", "TEST.LABEL_FREE_IMAGES", "0", *overrides]
@@ -49,17 +47,11 @@ def demo_runs(output: Path, overrides: list[str]) -> list[Run]:
     return runs
 
 
-def summary(runs: dict[str, Run]) -> dict[str, dict]:
-    """Metrics on the target's validation set; seconds include the burn-in's."""
-    rows = {}
-    for name in TITLES:
-        run = runs[name]
-        (dataset,) = run.cfg.DATASETS.TEST
-        metrics = run.results()[run.cfg.TEST.SERVE][dataset]
-        before = runs["burn_in"].seconds() if run.needs else 0.0
-        rows[name] = {key: round(value, 2) for key, value in metrics.items() if value == value}
-        rows[name]["seconds"] = round(before + run.seconds(), 1)
-    return rows
+def row(run: Run) -> dict[str, Any]:
+    """Metrics of the served model on the target's validation set."""
+    (name,) = run.cfg.DATASETS.TEST
+    metrics = run.results()[run.cfg.TEST.SERVE][name]
+    return {key: round(value, 2) for key, value in metrics.items() if value == value}
 
 
 def table(rows: dict[str, dict]) -> str:
@@ -70,7 +62,8 @@ def table(rows: dict[str, dict]) -> str:
         [TITLES[name], row["mIoU"], *(row.get(key) for key in keys), row["seconds"]]
         for name, row in rows.items()
     ]
-    return tabulate(body, headers=heads, floatfmt=".1f")
+    text = tabulate(body, headers=heads, floatfmt=".1f")
+    return f"Intersection over union in percent in fog:\n\n{text}"
 
 
 def picture(runs: list[Run], count: int) -> np.ndarray:
@@ -94,38 +87,26 @@ def picture(runs: list[Run], count: int) -> np.ndarray:
     return np.concatenate([sheet, legend(described["classes"], colours, sheet.shape[1])])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    output = REPOSITORY / "output" / "demo_segmentation"
-    parser.add_argument("--output", type=Path, default=output)
-    parser.add_argument("--fresh", action="store_true", help="forget what is finished")
-    parser.add_argument("overrides", nargs="*", help="KEY VALUE for all runs, after --")
-    arguments = parser.parse_args()
-    begin = time.monotonic()
-    folder = arguments.output.resolve()
-    if arguments.fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-
-    print("mic_det demo: streets in clear weather (label maps) -> fog (images only).", flush=True)
-    print(f"Data set: {ensure_streets()}", flush=True)
-    runs = {run.name: run for run in demo_runs(folder, arguments.overrides)}
-    for run in runs.values():
-        state = "finished before, reused" if run.finished() else f"{run.max_iter} iterations"
-        print(f"  {TITLES.get(run.name, 'burn-in'):12} {state}; log: {run.folder / 'train.log'}")
-    # Two processes of one thread each use two cores better than one of two.
-    run_all(list(runs.values()), jobs=2, threads=1, report=ProgressPrinter(COSTS))
-
-    results = summary(runs)
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+def files(folder: Path, runs: dict[str, Run]) -> dict[str, Path]:
     compared = [runs[name] for name in TITLES]
-    write_png(folder / "maps.png", picture(compared[:2], count=6))
-    write_report(find_runs([run.folder for run in compared]), folder / "report.html")
-    print(f"\nIntersection over union in percent in fog:\n\n{table(results)}\n")
-    for name in ("results.json", "maps.png", "report.html"):
-        print(f"{name.split('.')[0].capitalize():8} {folder / name}")
-    print(f"Total: {time.monotonic() - begin:.0f} s")
+    maps, page = folder / "maps.png", folder / "report.html"
+    write_png(maps, picture(compared[:2], count=6))
+    write_report(find_runs([run.folder for run in compared]), page)
+    return {"Maps": maps, "Report": page}
 
+
+DEMO = Demo(
+    domains="streets in clear weather (label maps) -> fog (images only).",
+    folder="demo_segmentation",
+    data=ensure_streets,
+    runs=demo_runs,
+    titles=TITLES,
+    row=row,
+    table=table,
+    files=files,
+    # An iteration of MIC has a teacher, a mixed and a masked image besides.
+    costs={"mic": 3.4},
+)
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(lambda: DEMO.main(__doc__.splitlines()[0]))

@@ -18,7 +18,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from mic_det.config import ConfigError
-from mic_det.data.coco import write_text_atomically
+from mic_det.data.files import write_text_atomically
 from mic_det.env import describe
 
 logger = logging.getLogger(__name__)
