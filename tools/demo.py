@@ -44,7 +44,7 @@ def demo_runs(output: Path, overrides: Sequence[str]) -> list[Run]:
     burn_in = output / "burn_in" / "model_final.pth"
     for name, config in (("mic", "streets_mic.yaml"), ("source_only", "streets_source.yaml")):
         start = [*brief, "MODEL.WEIGHTS", str(burn_in)]
-        runs.append(Run(name, CONFIGS / config, output / name, start, needs=burn_in))
+        runs.append(Run(name, CONFIGS / config, output / name, start, needs=burn_in, after=runs[0]))
     return runs
 
 

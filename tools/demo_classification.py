@@ -40,7 +40,7 @@ def demo_runs(output: Path, overrides: Sequence[str]) -> list[Run]:
     for name in ("mic", "sdat", "cdan", "source"):
         start = ["MODEL.WEIGHTS", str(burn_in), *overrides]
         config = CONFIGS / f"digits_{name}.yaml"
-        runs.append(Run(name, config, output / name, start, needs=burn_in))
+        runs.append(Run(name, config, output / name, start, needs=burn_in, after=runs[0]))
     return runs
 
 

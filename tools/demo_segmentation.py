@@ -43,7 +43,7 @@ def demo_runs(output: Path, overrides: Sequence[str]) -> list[Run]:
     for name in ("mic", "source"):
         start = [*brief, "MODEL.WEIGHTS", str(weights)]
         config = CONFIGS / f"streets_{name}.yaml"
-        runs.append(Run(name, config, output / name, start, needs=weights))
+        runs.append(Run(name, config, output / name, start, needs=weights, after=runs[0]))
     return runs
 
 

@@ -76,8 +76,9 @@ def build_runs(
     overrides: Sequence[str],
 ) -> list[Run]:
     """A run for each method and seed; what starts from a burn-in, from that of the same seed."""
-    runs = []
+    runs: list[Run] = []
     for seed in seeds:
+        by_method: dict[str, Run] = {}
         for method, (config, extra) in methods.items():
             path = CONFIGS / f"{setting}_{config}.yaml"
             folder = output / f"{method}_{seed}"
@@ -86,7 +87,9 @@ def build_runs(
             if run.cfg.MODEL.WEIGHTS:
                 burn_in = output / f"burn_in_{seed}" / Path(run.cfg.MODEL.WEIGHTS).name
                 settings = [*settings, "MODEL.WEIGHTS", str(burn_in)]
-                run = Run(folder.name, path, folder, settings, needs=burn_in)
+                origin = by_method.get("burn_in")
+                run = Run(folder.name, path, folder, settings, needs=burn_in, after=origin)
+            by_method[method] = run
             runs.append(run)
     return runs
 
