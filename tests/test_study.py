@@ -143,3 +143,19 @@ def test_classification_demo_summary(tmp_path):
     assert results["mic"] == {"student": 20.0, "seconds": 0.0}
     rows = [line.split("  ")[0] for line in demo.table(results).splitlines()[4:]]
     assert rows == list(demo.TITLES.values())
+
+
+def test_segmentation_demo_summary(tmp_path):
+    demo = load("demo_segmentation")
+    runs = demo.demo_runs(tmp_path, [])
+    assert [run.name for run in runs if run.after is runs[0]] == ["mic", "source"]
+    for number, run in enumerate(runs):
+        run.folder.mkdir(parents=True)
+        # A class that no image shows has no IoU.
+        metrics = {"mIoU": 10.0 * number, "IoU-road": 90.126, "IoU-train": float("nan")}
+        results = {"student": {"streets_sem_foggy_val": metrics}}
+        (run.folder / "results.json").write_text(json.dumps(results))
+    rows = demo.DEMO.rows({run.name: run for run in runs})
+    assert rows["mic"] == {"mIoU": 20.0, "IoU-road": 90.13, "seconds": 0.0}
+    titles = [line.split("  ")[0] for line in demo.table(rows).splitlines()[4:]]
+    assert titles == list(demo.TITLES.values())
