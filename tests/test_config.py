@@ -46,7 +46,7 @@ def test_defaults_are_those_of_the_papers():
 def test_values_come_from_base_file_and_command_line_in_this_order(tmp_path):
     path = write(tmp_path, "MODEL:\n  MIC:\n    RATIO: 0.7\nSOLVER:\n  MAX_ITER: 7\n")
     cfg = load_config(path, ["SOLVER.MAX_ITER", "9"])
-    assert cfg.MODEL.MIC.BLOCK_SIZE == 16  # the base's
+    assert cfg.MODEL.FPN.OUT_CHANNELS == 64  # the base's
     assert cfg.MODEL.MIC.RATIO == 0.7
     assert cfg.SOLVER.MAX_ITER == 9
     assert cfg.MODEL.MIC.SCORE_THRESH == 0.8  # the default

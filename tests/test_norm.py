@@ -18,7 +18,7 @@ CONFIGS = CLASSIFIERS.parent
     [
         ("streets_mic", ("MODEL.RESNETS.STEM_OUT_CHANNELS", "16"), "MODEL.RESNETS.NORM"),
         ("streets_mic", ("MODEL.FPN.OUT_CHANNELS", "40"), "MODEL.FPN.NORM"),
-        ("seg/streets_hrda", ("MODEL.SEG.HRDA.ATTENTION_CHANNELS", "24"), "MODEL.SEG.NORM"),
+        ("seg/streets_hrda", ("MODEL.RESNETS.STEM_OUT_CHANNELS", "16"), "MODEL.RESNETS.NORM"),
     ],
 )
 def test_groups_that_do_not_divide_the_channels(config, overrides, key, tmp_path):

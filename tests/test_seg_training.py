@@ -134,10 +134,11 @@ class Counting(Host):
     def prepare(self, preparation):
         sources, targets = list(preparation.source()), list(preparation.target())
         assert not preparation.student.training and not torch.is_grad_enabled()
-        assert all(images.shape == (1, 3, 64, 96) for images, _ in sources)
-        assert all(labels.shape == (1, 64, 96) for _, labels in sources)
+        assert all(images.shape[1:] == (3, 64, 96) for images, _ in sources)
+        assert all(labels.shape == (len(images), 64, 96) for images, labels in sources)
         assert {int(k) for _, labels in sources for k in labels.unique()} == {0, 1, 2, 3, 255}
-        self.seen += torch.tensor([len(sources), len(targets), 1.0])
+        shown = (sum(len(images) for images, _ in sources), sum(map(len, targets)))
+        self.seen += torch.tensor([*shown, 1.0])
         self.calls.append(preparation.iteration)
 
 
