@@ -138,6 +138,7 @@ def test_sigterm_ends_what_was_started_too(tmp_path):
     def stop_when_started() -> None:
         while not (run.folder / "pid").is_file() or not (run.folder / "pid").read_text():
             time.sleep(0.01)
+        time.sleep(0.2)  # run.json counts in tenths of a second
         os.kill(os.getpid(), signal.SIGTERM)
 
     stopper = threading.Thread(target=stop_when_started, daemon=True)
