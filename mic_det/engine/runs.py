@@ -97,7 +97,8 @@ class Run:
             return self.max_iter
         try:
             lines = (self.folder / "metrics.json").read_text(encoding="utf-8").splitlines()
-            return json.loads(lines[-1])["iteration"] + 1
+            # The last evaluation is written down as one iteration further.
+            return min(json.loads(lines[-1])["iteration"] + 1, self.max_iter)
         except (OSError, IndexError, ValueError, KeyError):
             return 0
 

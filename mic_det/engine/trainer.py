@@ -108,10 +108,11 @@ class AdaptationTrainer(TrainerBase):
 
         ``only``: names of the losses that the sum is of; None: all.
         """
+        # Before the forward pass, at whose end memory is fullest without them.
+        self.optimizer.zero_grad()
         with self.autocast():
             losses = self.student(*batch)
             total = sum(loss for name, loss in losses.items() if only is None or name in only)
-        self.optimizer.zero_grad()
         self.scaler.scale(self.guard.checked(total)).backward()
         return losses, total
 

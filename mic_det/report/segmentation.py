@@ -15,11 +15,12 @@ from mic_det.data.errors import DataError
 from mic_det.data.images import read_image
 from mic_det.segmentation.drawing import overlay, read_labels
 from mic_det.segmentation.evaluation import TEST_SET
+from mic_det.segmentation.separation import AFTER, BEFORE, read_distances, shown
 
 from .examples import data_uri
 from .html import problem_list
 from .runs import RunRecord, first_of_groups
-from .tables import key
+from .tables import key, scrolling
 
 NOTE = (
     "Intersection over union in percent, pixels of all test images together; mIoU is the mean over "
@@ -32,9 +33,41 @@ MAPS_NOTE = (
     "of those with a label."
 )
 
+DISTANCES_NOTE = (
+    "How far features of a class are from their mean, over how far that is from the means of the "
+    "others (smaller is better), on the test set: of the model that the run started from, and of "
+    "its student at the end. Measured in runs with prototypes (MODEL.SEG.SPCL.CLASS_DISTANCE)."
+)
+
 
 def sections(runs: Sequence[RunRecord], dataset: str, images: int) -> list[tuple[str, str]]:
-    """Title and HTML of the section on one test set."""
+    """Titles and HTML of the sections on one test set."""
+    return [*_label_maps(runs, dataset, images), *_distances(runs, dataset)]
+
+
+def _distances(runs: Sequence[RunRecord], dataset: str) -> list[tuple[str, str]]:
+    """Class centre distances before and after, of each run that measured them."""
+    rows, classes = [], []
+    for run in runs:
+        found = read_distances(run.folder)
+        for when in (BEFORE, AFTER):
+            values = found.get(when, {}).get(dataset)
+            if values is None:
+                continue
+            classes = classes or list(values["classes"])
+            cells = [values["mean"], *(values["classes"].get(name) for name in classes)]
+            title = f"{key(run)}{escape(run.label)} ({escape(run.name)})" if when == BEFORE else ""
+            row = "".join(f"<td>{shown(cell)}</td>" for cell in cells)
+            rows.append(f"<tr><th>{title}</th><td>{when}</td>{row}</tr>")
+    if not rows:
+        return []
+    heads = "".join(f"<th>{escape(name)}</th>" for name in ("mean", *classes))
+    table = scrolling(f"<thead><tr><th></th><th></th>{heads}</tr></thead>{''.join(rows)}", "ap")
+    return [("Class centre distance", f'<p class="note">{DISTANCES_NOTE}</p>{table}')]
+
+
+def _label_maps(runs: Sequence[RunRecord], dataset: str, images: int) -> list[tuple[str, str]]:
+    """The same test images as each run labels them."""
     problems: list[str] = []
     shown: list[tuple[RunRecord, Path, dict[str, Any]]] = []
     for run in first_of_groups(run for run in runs if run.metrics(dataset)):

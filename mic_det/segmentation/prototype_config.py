@@ -37,6 +37,8 @@ def add_prototype_hosts_config(seg: CN) -> None:
     # The second stage starts with a teacher that equals the student. With MODEL.TEACHER.ALPHA 1
     # each stage then learns the pseudo labels of the model that it started from, as the authors do.
     spcl.RENEW_LABELLER = True
+    # Measure the class centre distance on DATASETS.TEST before and after the run, for the report.
+    spcl.CLASS_DISTANCE = True
 
     # Host "diga" (DiGA: Shen et al., CVPR 2023).
     diga = seg.DIGA = CN()

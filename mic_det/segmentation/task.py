@@ -24,6 +24,7 @@ from .label_free import masking_stability
 from .pictures import FOLDER, LabelMapPictures, spread_targets
 from .prediction import LabelMapPredictions
 from .preparation import HostPreparation
+from .separation import ClassDistances
 
 
 def no_view(target: Batch) -> None:
@@ -75,6 +76,9 @@ class SegmentationTask(Task):
 
     def hooks(self, cfg: CfgNode, student: nn.Module) -> list[HookBase]:
         built: list[HookBase] = [HostPreparation(cfg, student)]
+        if student.host.reports_class_distance:
+            classes = [name for name, _ in class_table(cfg)]
+            built.append(ClassDistances(cfg, student, classes))
         if cfg.VIS_PERIOD and cfg.DATASETS.TARGET and comm.is_main_process():
             names, colours = zip(*class_table(cfg), strict=True)
             built.append(

@@ -102,6 +102,8 @@ class Host(nn.Module):
     uses_pseudo_labels = False
     #: Factor of SOLVER.BASE_LR for the host's own parameters.
     lr_factor = 1.0
+    #: Whether the class centre distance is measured before and after a run (`separation`).
+    reports_class_distance = False
 
     @configurable
     def __init__(

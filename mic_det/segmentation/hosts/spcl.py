@@ -41,6 +41,7 @@ class SPCL(Host):
             teacher that does not follow (MODEL.TEACHER.ALPHA 1) that gives the authors' pseudo
             labels, which are those of the model that a stage starts from.
         max_iter: of the run.
+        class_distance: measure the class centre distance before and after the run.
         **pseudo: see `Host`.
     """
 
@@ -61,6 +62,7 @@ class SPCL(Host):
         threshold_period: int = 0,
         renew_labeller: bool = True,
         max_iter: int = 0,
+        class_distance: bool = False,
         **pseudo: Any,
     ) -> None:
         super().__init__(**pseudo)
@@ -74,6 +76,7 @@ class SPCL(Host):
         self.threshold_period = threshold_period
         self.renew_labeller = renew_labeller
         self.max_iter = max_iter
+        self.reports_class_distance = class_distance
 
     @classmethod
     def from_config(cls, cfg: CfgNode, network: SegmentationNetwork) -> dict[str, Any]:
@@ -89,6 +92,7 @@ class SPCL(Host):
             "threshold_period": settings.THRESHOLD_PERIOD,
             "renew_labeller": settings.RENEW_LABELLER,
             "max_iter": cfg.SOLVER.MAX_ITER,
+            "class_distance": settings.CLASS_DISTANCE,
         }
 
     def losses(self, step: Step) -> dict[str, Tensor]:
