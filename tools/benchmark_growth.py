@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """How step time, memory and loading grow, as figures for docs/performance.md.
 
-Batches of 1 to 8 images a domain, image sizes, and loader workers with and without the cache of
+Batches of 1 to 16 images a domain, image sizes, and loader workers with and without the cache of
 resized images; writes ``growth.json`` and ``growth.svg``.
 """
 
@@ -67,8 +67,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("docs/figures"), help="folder")
     parser.add_argument("--case", default=CASE, help="of tools/benchmark.py, to grow")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--sides", type=int, nargs="+", default=[128, 192, 256, 384])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--sides", type=int, nargs="+", default=[256, 384, 512, 768, 1024])
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--images", type=int, default=24, help="that each loader is timed on")

@@ -31,7 +31,7 @@ def pointwise_logits(
 
 
 # Numbers of the hidden layer that are worked on, and in memory, at a time.
-CPU_BLOCK, GPU_BLOCK = 1 << 22, 1 << 26
+CPU_BLOCK, GPU_BLOCK = 1 << 20, 1 << 26
 
 
 def _positions(maps: Tensor) -> Tensor:
