@@ -70,6 +70,9 @@ def add_mic_config(cfg: CN) -> None:
     # Share of a data set's images that may be unreadable in training. Another image takes the place
     # of one that is; beyond this share the run stops with the list of them.
     cfg.DATALOADER.MAX_UNREADABLE = 0.01
+    # Segmentation: before training, read all label images of DATASETS.TRAIN and TEST once (again
+    # only when a file has changed) for values without a meaning, sizes and absent classes.
+    cfg.DATALOADER.CHECK_LABELS = True
     # Segmentation: draw source images by the rarity of their classes (DAFormer: Hoyer et al., CVPR
     # 2022). A class with the share f of all pixels is drawn with P ~ exp((1 - f) / TEMPERATURE).
     cfg.DATALOADER.RARE_CLASSES = CN({"ENABLED": False})

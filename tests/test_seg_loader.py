@@ -122,6 +122,7 @@ def test_broken_label_images_are_replaced_up_to_a_share(cfg, tmp_path: Path, cap
     broken = tmp_path / "day/labels/sub/b.png"
     Image.new("L", (5, 5)).save(broken)  # its size is found to be wrong only beside the image
     cfg.DATALOADER.RARE_CLASSES.ENABLED = False
+    cfg.DATALOADER.CHECK_LABELS = False
     cfg.DATALOADER.MAX_UNREADABLE = 0.5
     with caplog.at_level(logging.WARNING):
         found = batches(cfg, 6)
@@ -155,3 +156,50 @@ def test_classes_that_never_occur_are_said(cfg, tmp_path: Path, caplog):
     cfg.DATASETS.TRAIN = ("none",)
     with pytest.raises(DataError, match="no pixel of any label image has a class"):
         source_stream(cfg, 0)
+
+
+def without_meaning(labels: Path) -> str:
+    Image.new("L", (64, 32), 77).save(labels / "a.png")
+    return "77"
+
+
+def of_another_size(labels: Path) -> str:
+    Image.new("L", (5, 5)).save(labels / "a.png")
+    return "is 5x5, but its image"
+
+
+def in_colours(labels: Path) -> str:
+    Image.new("RGB", (64, 32), (10, 20, 30)).save(labels / "a.png")
+    return "colour"
+
+
+@pytest.mark.parametrize("spoil", [without_meaning, of_another_size, in_colours])
+@pytest.mark.parametrize("key", ["TRAIN", "TEST"])
+def test_labels_are_checked_before_training(cfg, tmp_path: Path, spoil, key: str):
+    """Those of the source without rare class sampling too, and those that only an evaluation
+    would have come to."""
+    cfg.DATALOADER.RARE_CLASSES.ENABLED = False
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("day",), ("night",)
+    folder = "day" if key == "TRAIN" else "night"
+    assert len(batches(cfg, 1)) == 1
+    told = spoil(tmp_path / folder / "labels")
+    with pytest.raises(DataError, match=rf"DATASETS\.{key}.*1 of 3 label images") as error:
+        segmentation_batches(cfg, 0)
+    assert "a.png" in str(error.value) and told in str(error.value)
+    cfg.DATALOADER.CHECK_LABELS = False
+    segmentation_batches(cfg, 0)
+
+
+def test_they_are_read_for_it_once(cfg, opened: list[str]):
+    cfg.DATALOADER.RARE_CLASSES.ENABLED = False
+    for times in (1, 0):
+        opened.clear()
+        segmentation_batches(cfg, 0)
+        read = [path for path in opened if "/labels/" in path and path.endswith(".png")]
+        assert len(read) == times * 3
+
+
+def test_an_unreadable_image_is_no_fault_of_its_label(cfg, tmp_path: Path):
+    (tmp_path / "day/images/a.png").write_bytes(b"")
+    cfg.DATALOADER.RARE_CLASSES.ENABLED = False
+    source_stream(cfg, 0)

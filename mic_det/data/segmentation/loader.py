@@ -34,12 +34,18 @@ def segmentation_batches(
 
     Args:
         cfg: ``DATASETS.TRAIN`` and ``TARGET``, ``SOLVER.IMS_PER_BATCH`` and
-            ``TARGET_IMS_PER_BATCH``, ``INPUT``, ``DATALOADER``.
+            ``TARGET_IMS_PER_BATCH``, ``INPUT``, ``DATALOADER``; ``DATASETS.TEST`` if labels are to
+            be checked.
         seed: of order, rare classes and augmentation.
         start: iteration of the first batch.
         use_target: whether the method uses target images; else they are not read, and the second
             of each pair is None.
+
+    Raises:
+        DataError: if label images cannot be used (DATALOADER.CHECK_LABELS).
     """
+    if cfg.DATALOADER.CHECK_LABELS:
+        check_test_labels(cfg)
     target = target_stream(cfg, seed) if use_target else None
     return paired_batches(cfg, source_stream(cfg, seed), target, start)
 
@@ -50,11 +56,13 @@ def source_stream(cfg: CfgNode, seed: int) -> SampleStream:
     mapper = SegmentationMapper(cfg)
     make = partial(SampleStream, why_unreadable=mapper.why_unreadable)
     rare = cfg.DATALOADER.RARE_CLASSES
+    if rare.ENABLED or cfg.DATALOADER.CHECK_LABELS:
+        classes = model_classes(cfg.DATASETS.TRAIN[0])
+        found = pixel_counts(dicts, classes, _bar)
+        _judge("DATASETS.TRAIN", found, cfg.DATALOADER.MAX_UNREADABLE)
+        _warn_of_absent(classes, found)
     if not rare.ENABLED:
         return make(dicts, mapper, seed, SOURCE_STREAM)
-    classes = model_classes(cfg.DATASETS.TRAIN[0])
-    found = pixel_counts(dicts, classes, _bar)
-    _judge(found, cfg.DATALOADER.MAX_UNREADABLE)
     stream = RareClassStream(
         dicts,
         mapper,
@@ -76,26 +84,44 @@ def target_stream(cfg: CfgNode, seed: int) -> SampleStream:
     return SampleStream(dicts, mapper, seed, TARGET_STREAM, mapper.why_unreadable)
 
 
+def check_test_labels(cfg: CfgNode) -> None:
+    """Raise DataError if the evaluation would fail for a label image of ``DATASETS.TEST``."""
+    for name in cfg.DATASETS.TEST:
+        found = pixel_counts(labelled_seg_dicts(name), model_classes(name), _bar)
+        _judge(f"DATASETS.TEST ({name})", found, 0.0)
+
+
 def _bar(results: Iterable, total: int, title: str) -> Iterable:
     """A bar that is gone when it is done, and only where somebody looks."""
     return tqdm(results, total=total, desc=title, unit="image", leave=False, disable=None)
 
 
-def _judge(found: PixelCounts, share: float) -> None:
-    """Raise DataError if too many label images cannot be read, or nothing is labelled."""
+def _judge(what: str, found: PixelCounts, share: float) -> None:
+    """Raise DataError if too many label images cannot be used, or nothing is labelled."""
     total = len(found.counts)
     if len(found.faults) > share * total:
+        allowed = f", more than DATALOADER.MAX_UNREADABLE ({share:.2%}) allows" if share else ""
         raise DataError(
-            f"DATASETS.TRAIN: {len(found.faults)} of {total} label images cannot be used, more "
-            f"than DATALOADER.MAX_UNREADABLE ({share:.2%}) allows:\n"
+            f"{what}: {len(found.faults)} of {total} label images cannot be used{allowed}:\n"
             f"{listed(list(found.faults.values()))}"
         )
     for fault in found.faults.values():
-        logger.warning("left out of rare class sampling: %s", fault)
+        logger.warning("%s: not used: %s", what, fault)
     if not found.counts.any():
         raise DataError(
-            "DATASETS.TRAIN: no pixel of any label image has a class of the model. Check label_map "
+            f"{what}: no pixel of any label image has a class of the model. Check label_map "
             "and classes (python tools/datasets.py check)."
+        )
+
+
+def _warn_of_absent(classes: tuple[str, ...], found: PixelCounts) -> None:
+    pixels = found.counts.sum(axis=0)
+    absent = [name for name, count in zip(classes, pixels, strict=True) if not count]
+    if absent:
+        logger.warning(
+            "DATASETS.TRAIN: no pixel of class %s: the model cannot learn it. Is it called "
+            "otherwise (label_map, aliases)?",
+            ", ".join(map(repr, absent)),
         )
 
 
@@ -104,10 +130,3 @@ def _log_rarity(classes: tuple[str, ...], pixels: np.ndarray, probabilities: np.
     rows = zip(classes, shares, 100 * probabilities, strict=True)
     table = ", ".join(f"{name} {share:.2g} % -> {drawn:.2g} %" for name, share, drawn in rows)
     logger.info("Rare class sampling; share of pixels -> of draws: %s", table)
-    absent = [name for name, count in zip(classes, pixels, strict=True) if not count]
-    if absent:
-        logger.warning(
-            "DATASETS.TRAIN: no pixel of class %s: the model cannot learn it. Is it called "
-            "otherwise (label_map, aliases)?",
-            ", ".join(map(repr, absent)),
-        )

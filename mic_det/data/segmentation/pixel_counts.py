@@ -17,15 +17,16 @@ from detectron2.utils import comm
 
 from mic_det.data.errors import DataError
 from mic_det.data.files import cache_folder, write_text_atomically
+from mic_det.data.images import image_size
 from mic_det.data.segmentation.counting import count_ids
-from mic_det.data.segmentation.records import LabelReaders
+from mic_det.data.segmentation.records import LabelReaders, check_sizes
 
 logger = logging.getLogger(__name__)
 
 #: Wraps an iterable, given its length and a title: a progress bar.
 Progress = Callable[[Iterable, int, str], Iterable]
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class PixelCounts:
     """Pixels of label images.
 
     Attributes:
-        counts: (images, classes) int64; 0 for a label image that cannot be read.
-        faults: why a label image cannot be read, by its path.
+        counts: (images, classes) int64; 0 for a label image that cannot be used.
+        faults: why a label image cannot be used, by its path: it cannot be read, has a value
+            without a meaning, or another size than its image.
     """
 
     counts: np.ndarray
@@ -84,15 +86,19 @@ def _digest(
     records: Sequence[dict[str, Any]], classes: Sequence[str], readers: LabelReaders
 ) -> str:
     codings = [repr(readers.of(name)) for name in dict.fromkeys(r["domain"] for r in records)]
-    files = []
-    for record in records:
-        try:
-            status = Path(record["sem_seg_file_name"]).stat()
-            files.append((record["sem_seg_file_name"], status.st_size, status.st_mtime_ns))
-        except OSError:  # reading it says why
-            files.append((record["sem_seg_file_name"], -1, -1))
+    keys = ("sem_seg_file_name", "file_name")
+    files = [_state(record[key]) for record in records for key in keys]
     text = json.dumps([_VERSION, list(classes), codings, files])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def _state(path: str) -> tuple[str, int, int]:
+    """Changes when the file does."""
+    try:
+        status = Path(path).stat()
+    except OSError:  # reading it says why
+        return path, -1, -1
+    return path, status.st_size, status.st_mtime_ns
 
 
 def _kept(path: Path, shape: tuple[int, int]) -> PixelCounts | None:
@@ -116,7 +122,11 @@ def _count(
 ) -> PixelCounts:
     def count(record: dict[str, Any]) -> np.ndarray | str:
         try:
-            return count_ids(readers(record))[:classes]
+            ids = readers(record)
+            size = _image_size(record)
+            if size is not None:
+                check_sizes(record, size, ids.shape[::-1])
+            return count_ids(ids)[:classes]
         except DataError as error:
             return str(error)
 
@@ -134,3 +144,11 @@ def _count(
             else:
                 counts[k] = each
     return PixelCounts(counts, faults)
+
+
+def _image_size(record: dict[str, Any]) -> tuple[int, int] | None:
+    """(width, height); None for an image that cannot be read, which is no fault of its label."""
+    try:
+        return image_size(Path(record["file_name"]))
+    except DataError:
+        return None
