@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mic_det.data.pascal import SIX_CLASSES, VOC_CLASSES
+from mic_det.data.formats.pascal import SIX_CLASSES, VOC_CLASSES
 
 #: name, xmin, ymin, xmax, ymax, difficult
 VocObject = tuple[str, float, float, float, float, int]

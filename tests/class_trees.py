@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mic_det.config import load_config
-from mic_det.data.class_folders import register_class_folders
+from mic_det.data.classification.folders import register_class_folders
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "cls"
 CLASSES = ("circle", "cross", "line")

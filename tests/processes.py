@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mic_det.data.builtin import CITYSCAPES_CLASSES
-from mic_det.data.coco import write_coco
+from mic_det.data.formats.coco import write_coco
 
 REPOSITORY = Path(__file__).parents[1]
 TOOL = REPOSITORY / "tools" / "train_net.py"

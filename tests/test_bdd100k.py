@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from benchmark_trees import draw_bdd100k
 
-from mic_det.data.bdd100k import CLASSES, bdd100k_to_coco, convert_bdd100k
-from mic_det.data.coco import DataError
+from mic_det.data.formats.bdd100k import CLASSES, bdd100k_to_coco, convert_bdd100k
+from mic_det.data.formats.coco import DataError
 
 FIRST = "0000f77c-6257be58.jpg"
 LABELS = "labels/det_20/det_train.json"

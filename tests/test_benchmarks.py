@@ -21,7 +21,6 @@ from cityscapes_tree import draw_cityscapes_tree
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from mic_det.config import load_config
-from mic_det.data.bdd100k import convert_bdd100k
 from mic_det.data.builtin import builtin_entries, register_builtin
 from mic_det.data.catalog import (
     evaluation_json,
@@ -29,11 +28,12 @@ from mic_det.data.catalog import (
     missing_data_message,
     unlabelled_dicts,
 )
-from mic_det.data.cityscapes import CLASSES as CITYSCAPES_CLASSES
-from mic_det.data.cityscapes import convert_cityscapes
-from mic_det.data.coco import DataError, read_coco
-from mic_det.data.kitti import convert_kitti
-from mic_det.data.pascal import PASCAL_SETS, SIX_CLASSES, VOC_CLASSES, convert_pascal
+from mic_det.data.formats.bdd100k import convert_bdd100k
+from mic_det.data.formats.cityscapes import CLASSES as CITYSCAPES_CLASSES
+from mic_det.data.formats.cityscapes import convert_cityscapes
+from mic_det.data.formats.coco import DataError, read_coco
+from mic_det.data.formats.kitti import convert_kitti
+from mic_det.data.formats.pascal import PASCAL_SETS, SIX_CLASSES, VOC_CLASSES, convert_pascal
 from mic_det.detection.checks import check_classes
 from mic_det.engine import build_trainer
 

@@ -30,8 +30,8 @@ from mic_det.data.catalog import (
     unlabelled_dicts,
     unregister_domain,
 )
-from mic_det.data.cityscapes import convert_cityscapes
-from mic_det.data.coco import DataError, read_coco, write_coco
+from mic_det.data.formats.cityscapes import convert_cityscapes
+from mic_det.data.formats.coco import DataError, read_coco, write_coco
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -15,8 +15,8 @@ import pytest
 from cityscapes_tree import draw_cityscapes_tree
 from PIL import Image
 
-from mic_det.data.cityscapes import CLASSES, boxes_of, convert_cityscapes
-from mic_det.data.coco import DataError
+from mic_det.data.formats.cityscapes import CLASSES, boxes_of, convert_cityscapes
+from mic_det.data.formats.coco import DataError
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -146,7 +146,7 @@ def test_foggy_files_have_three_times_the_images_and_the_same_boxes(tree: Path):
 
 
 def test_instance_files_are_read_once_a_scene(tree: Path, monkeypatch: pytest.MonkeyPatch):
-    import mic_det.data.cityscapes as module
+    import mic_det.data.formats.cityscapes as module
 
     read_files, original = [], module._read_instance_ids
 

@@ -16,20 +16,20 @@ from mic_det.classification.mapper import SquareMapper
 from mic_det.config import ConfigError
 from mic_det.data.catalog import register_domain, unlabelled_dicts
 from mic_det.data.check import check_domain
-from mic_det.data.class_folders import (
+from mic_det.data.classification.digits import DIGIT_CLASSES, ensure_digits, find_fonts
+from mic_det.data.classification.folders import (
     class_names_of,
     image_counts,
     labelled_images,
     register_class_folders,
 )
-from mic_det.data.classification_sets import (
+from mic_det.data.classification.sets import (
     DOMAINNET_FOLDERS,
     OFFICE31_FOLDERS,
     OFFICE_HOME_FOLDERS,
     VISDA_CLASSES,
     classification_entries,
 )
-from mic_det.data.digits import DIGIT_CLASSES, ensure_digits, find_fonts
 from mic_det.data.errors import DataError
 from mic_det.data.register import register_yaml
 from mic_det.tasks import task_of

@@ -15,8 +15,8 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from small_domain import make_domain, write_coco_file
 
 from mic_det.data.catalog import evaluation_json, fit_classes, labelled_dicts, register_domain
-from mic_det.data.coco import read_coco
 from mic_det.data.errors import DataError
+from mic_det.data.formats.coco import read_coco
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 

@@ -25,7 +25,7 @@ from mic_det.classification.meta_arch import TASK_LOSSES, AdaptiveClassifier
 from mic_det.cli import run_tool
 from mic_det.config import load_config
 from mic_det.core import PatchMask
-from mic_det.data.class_folders import register_class_folders
+from mic_det.data.classification.folders import register_class_folders
 from mic_det.detection.task import TASK as DETECTION
 from mic_det.engine import build_trainer, evaluate, load_for_evaluation
 from mic_det.report import find_runs, write_report

@@ -20,8 +20,8 @@ from mic_det.cli import run_tool
 from mic_det.data.catalog import register_domain, unregister_domain
 from mic_det.data.check import check_domain
 from mic_det.data.check_text import check_text, statistics
-from mic_det.data.coco import read_coco
-from mic_det.data.converters import CONVERTERS, run_converter
+from mic_det.data.formats.coco import read_coco
+from mic_det.data.formats.converters import CONVERTERS, run_converter
 from mic_det.detection.contact_sheet import choose, contact_sheet
 from mic_det.drawing import PALETTE
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from benchmark_trees import draw_kitti
 
-from mic_det.data.coco import DataError
-from mic_det.data.kitti import CLASSES, convert_kitti, kitti_to_coco
+from mic_det.data.formats.coco import DataError
+from mic_det.data.formats.kitti import CLASSES, convert_kitti, kitti_to_coco
 
 LABELS = "training/label_2/000001.txt"
 LINE = "Car 0.00 0 1.85 38.76 18.13 42.38 20.32 1.67 1.87 3.69 -16.53 2.39 58.49 1.57"

@@ -14,10 +14,10 @@ import pytest
 from cityscapes_tree import draw_cityscapes_tree
 from PIL import Image
 
-from mic_det.data.cityscapes import convert_cityscapes
-from mic_det.data.coco import DataError
 from mic_det.data.fog.folder import FogSettings, fog_folder
 from mic_det.data.fog.sources import CityscapesDisparity, DepthMaps, FlatRoad, read_camera
+from mic_det.data.formats.cityscapes import convert_cityscapes
+from mic_det.data.formats.coco import DataError
 
 REPOSITORY = Path(__file__).parents[1]
 # As in the published files, though for images of an eighth of the size.

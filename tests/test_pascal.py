@@ -15,9 +15,9 @@ from benchmark_trees import (
     write_image_set,
 )
 
-from mic_det.data.coco import DataError
+from mic_det.data.formats.coco import DataError
+from mic_det.data.formats.pascal import PASCAL_SETS, SIX_CLASSES, VOC_CLASSES, convert_pascal
 from mic_det.data.image_list import listed_images, read_image_list
-from mic_det.data.pascal import PASCAL_SETS, SIX_CLASSES, VOC_CLASSES, convert_pascal
 
 
 def convert(root: Path, name: str) -> dict[str, dict]:

@@ -19,7 +19,7 @@ from mic_det.cli import run_tool
 from mic_det.config import load_config
 from mic_det.data.builtin import register_builtin
 from mic_det.data.class_names import class_names
-from mic_det.data.coco import DataError
+from mic_det.data.formats.coco import DataError
 from mic_det.data.inputs import UnreadableError, find_inputs
 from mic_det.data.mapper import DomainMapper
 from mic_det.detection.prediction import Predictor

@@ -15,9 +15,9 @@ from test_training import SMALL
 import mic_det.data
 from mic_det.config import ConfigError, load_config
 from mic_det.data import builtin, register_domain, register_yaml
-from mic_det.data.annotations import annotation_kind
 from mic_det.data.catalog import labelled_dicts, require_domain, unlabelled_dicts
 from mic_det.data.errors import DataError
+from mic_det.data.formats.annotations import annotation_kind
 from mic_det.data.register import register_from_config
 from mic_det.detection.checks import check_classes
 from mic_det.engine import build_trainer
@@ -126,7 +126,7 @@ def test_one_based_voc(root):
 
 @pytest.mark.parametrize("labelling", ["xml", "txt"])
 def test_labels_are_converted_once_and_again_when_a_file_changes(root, labelling, monkeypatch):
-    from mic_det.data import annotations
+    from mic_det.data.formats import annotations
 
     conversions = []
     convert = annotations.convert_labels

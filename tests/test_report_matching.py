@@ -12,7 +12,7 @@ from run_folders import make_run
 from test_training import config
 from tiny_streets import FOGGY
 
-from mic_det.data.coco import DataError
+from mic_det.data.formats.coco import DataError
 from mic_det.engine.evaluation import inference_folder
 from mic_det.report.matching import (
     Matches,

@@ -16,7 +16,7 @@ from test_training import config, train
 from tiny_streets import FOGGY
 
 from mic_det.cli import run_tool
-from mic_det.data.coco import DataError
+from mic_det.data.formats.coco import DataError
 from mic_det.report import find_runs
 from mic_det.report.page import headline, render
 from mic_det.report.runs import read_run

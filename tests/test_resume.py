@@ -14,7 +14,7 @@ import pytest
 import torch
 from processes import draw_tiny_cityscapes, run, start, training
 
-from mic_det.data.coco import DataError
+from mic_det.data.formats.coco import DataError
 from mic_det.data.loader import SampleStream, domain_batches
 from mic_det.engine import build_trainer
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mic_det.data.coco import DataError, read_coco
-from mic_det.data.voc import ConversionReport, voc_to_coco
+from mic_det.data.formats.coco import DataError, read_coco
+from mic_det.data.formats.voc import ConversionReport, voc_to_coco
 
 REPOSITORY = Path(__file__).parents[1]
 

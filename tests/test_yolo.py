@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from small_domain import CLASSES, OBJECTS, make_domain, write_yolo
 
-from mic_det.data.coco import validate_coco
 from mic_det.data.errors import DataError
-from mic_det.data.yolo import yolo_to_coco
+from mic_det.data.formats.coco import validate_coco
+from mic_det.data.formats.yolo import yolo_to_coco
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tabulate import tabulate
 from mic_det.cli import run_tool
 from mic_det.config import load_config
 from mic_det.data.builtin import register_builtin
-from mic_det.data.coco import write_text_atomically
+from mic_det.data.formats.coco import write_text_atomically
 from mic_det.engine import build_trainer
 
 PRECISIONS = {

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mic_det.data.bdd100k import SPLITS, convert_bdd100k
-from mic_det.data.coco import DataError
+from mic_det.data.formats.bdd100k import SPLITS, convert_bdd100k
+from mic_det.data.formats.coco import DataError
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mic_det.data.coco import DataError
-from mic_det.data.kitti import DONT_CARE, convert_kitti
+from mic_det.data.formats.coco import DataError
+from mic_det.data.formats.kitti import DONT_CARE, convert_kitti
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from mic_det.data.coco import DataError
-from mic_det.data.pascal import PASCAL_SETS, convert_pascal
+from mic_det.data.formats.coco import DataError
+from mic_det.data.formats.pascal import PASCAL_SETS, convert_pascal
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

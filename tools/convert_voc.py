@@ -4,7 +4,7 @@
 import sys
 
 from mic_det.cli import run_tool
-from mic_det.data.converters import run_converter
+from mic_det.data.formats.converters import run_converter
 
 if __name__ == "__main__":
     run_tool(lambda: run_converter("voc", sys.argv[1:]))

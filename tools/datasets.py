@@ -31,8 +31,8 @@ from mic_det.data import check_text as text_of_boxes
 from mic_det.data.builtin import register_builtin
 from mic_det.data.catalog import get_domain, has_label_images, load_labels, unlabelled_dicts
 from mic_det.data.check import DomainReport, check_domain
-from mic_det.data.converters import CONVERTERS, run_parsed
 from mic_det.data.errors import DataError
+from mic_det.data.formats.converters import CONVERTERS, run_parsed
 from mic_det.data.register import register_from_config, register_yaml
 from mic_det.data.segmentation import check_text as text_of_labels
 from mic_det.data.segmentation.check import SegmentationReport, check_segmentation_domain

@@ -14,7 +14,7 @@ from typing import Any
 from tabulate import tabulate
 
 from mic_det.cli import run_tool
-from mic_det.data.digits import ensure_digits
+from mic_det.data.classification.digits import ensure_digits
 from mic_det.engine.demo import Demo
 from mic_det.engine.runs import REPOSITORY, Run
 from mic_det.report import find_runs, write_report

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mic_det.data.coco import DataError
 from mic_det.data.fog.folder import PUBLISHED_BETAS, FogSettings, fog_folder
 from mic_det.data.fog.light import PICKS
 from mic_det.data.fog.sources import CityscapesDisparity, DepthMaps, DistanceSource, FlatRoad
+from mic_det.data.formats.coco import DataError
 
 
 def number(low: float, high: float, *, including_low: bool = False):

@@ -17,7 +17,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from mic_det.data.catalog import get_domain
-from mic_det.data.class_folders import labelled_images
+from mic_det.data.classification.folders import labelled_images
 from mic_det.data.files import write_text_atomically
 
 from .mapper import SquareMapper

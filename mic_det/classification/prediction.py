@@ -10,7 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from mic_det.data.class_folders import class_names_of, is_class_folders
+from mic_det.data.classification.folders import class_names_of, is_class_folders
 from mic_det.data.errors import DataError
 from mic_det.data.files import write_text_atomically
 from mic_det.data.inputs import Frame, Input

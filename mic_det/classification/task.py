@@ -15,7 +15,7 @@ from torch import nn
 from mic_det.config import ConfigError
 from mic_det.core import PatchMask, SharpnessAscent
 from mic_det.data.catalog import missing_data_message, require_domain, unlabelled_dicts
-from mic_det.data.class_folders import class_names_of, labelled_images
+from mic_det.data.classification.folders import class_names_of, labelled_images
 from mic_det.data.loader import SOURCE_STREAM, TARGET_STREAM, SampleStream, paired_batches
 from mic_det.data.register import register_from_config
 from mic_det.tasks import Batch, Metrics, Predictions, PredictOptions, Task

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mic_det.data.catalog import register_domain, unregister_domain
-    from mic_det.data.class_folders import register_class_folders
+    from mic_det.data.classification.folders import register_class_folders
     from mic_det.data.register import register_yaml
     from mic_det.data.segmentation.registration import register_segmentation
 
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "register_class_folders": "class_folders",
+    "register_class_folders": "classification.folders",
     "register_domain": "catalog",
     "register_segmentation": "segmentation.registration",
     "register_yaml": "register",

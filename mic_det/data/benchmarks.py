@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mic_det.data import bdd100k, cityscapes, kitti
-from mic_det.data.pascal import PASCAL_SETS, SIX_CLASSES, PascalSet
+from mic_det.data.formats import bdd100k, cityscapes, kitti
+from mic_det.data.formats.pascal import PASCAL_SETS, SIX_CLASSES, PascalSet
 
 #: Arguments of `mic_det.data.catalog.register_domain` for one domain.
 Entry = dict[str, object]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from mic_det.data.benchmarks import benchmark_entries
 from mic_det.data.catalog import register_domain, unregister_domain
-from mic_det.data.cityscapes import CLASSES as CITYSCAPES_CLASSES
-from mic_det.data.cityscapes import download_remedy
-from mic_det.data.class_folders import register_class_folders
-from mic_det.data.classification_sets import classification_entries
+from mic_det.data.classification.folders import register_class_folders
+from mic_det.data.classification.sets import classification_entries
+from mic_det.data.formats.cityscapes import CLASSES as CITYSCAPES_CLASSES
+from mic_det.data.formats.cityscapes import download_remedy
 from mic_det.data.segmentation.builtin import segmentation_entries
 from mic_det.data.segmentation.registration import register_segmentation
 from mic_det.data.streets import STREETS_CLASSES, ensure_streets

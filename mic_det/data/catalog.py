@@ -12,18 +12,17 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
-from detectron2.structures import BoxMode
 
-from mic_det.data.annotations import read_annotations
 from mic_det.data.classes import Selection, select
+from mic_det.data.dicts import raise_if_no_such_images, to_detectron2
 from mic_det.data.domain import DEFAULT_REMEDY, Domain, check_told
 from mic_det.data.errors import DataError
 from mic_det.data.files import cache_folder, write_text_atomically
-from mic_det.data.images import is_file, list_images
+from mic_det.data.formats.annotations import read_annotations
 
 logger = logging.getLogger(__name__)
 
@@ -217,8 +216,8 @@ def load_labels(name: str) -> tuple[list[dict], Selection]:
     """What `labelled_dicts` gives, and the classes and notes, of a domain of `register_domain`."""
     domain = get_domain(name)
     selection = _select(domain)
-    dicts = _to_detectron2(selection, domain.folder())
-    _raise_if_no_such_images(domain, dicts)
+    dicts = to_detectron2(selection, domain.folder())
+    raise_if_no_such_images(domain, dicts)
     if not selection.data["annotations"]:
         raise DataError(
             f"{domain.annotation_path()}: annotations: there is no box of "
@@ -314,48 +313,6 @@ def _own_classes(name: str) -> list[str]:
     if domain.classes is not None and not domain.aliases:
         return list(domain.classes)
     return list(_select(domain).classes)
-
-
-def _to_detectron2(selection: Selection, folder: Path) -> list[dict]:
-    contiguous = {number: index for index, number in enumerate(selection.category_ids)}
-    dicts = {}
-    for image in sorted(selection.data["images"], key=lambda image: image["id"]):
-        dicts[image["id"]] = {
-            "file_name": str(folder / image["file_name"]),
-            "height": image["height"],
-            "width": image["width"],
-            "image_id": image["id"],
-            "annotations": [],
-        }
-    for annotation in selection.data["annotations"]:
-        dicts[annotation["image_id"]]["annotations"].append(
-            {
-                "bbox": list(annotation["bbox"]),
-                "bbox_mode": BoxMode.XYWH_ABS,
-                "category_id": contiguous[annotation["category_id"]],
-                "iscrowd": annotation["iscrowd"],
-            }
-        )
-    return list(dicts.values())
-
-
-def _raise_if_no_such_images(domain: Domain, dicts: list[dict]) -> None:
-    absent = [d["file_name"] for d in dicts if not is_file(Path(d["file_name"]))]
-    if absent:
-        there = list_images(domain.folder())  # raises if the folder itself is what is wrong
-        raise DataError(
-            f"{domain.annotation_path()}: images[].file_name: {len(absent)} of {len(dicts)} are no "
-            f"file in the folder of images, the first is {absent[0]}. "
-            f"{_similar(absent[0], there)}Correct the folder of images "
-            "or the file names."
-        )
-
-
-def _similar(absent: str, there: Iterable[Path]) -> str:
-    """A sentence on images that the name may mean, if there are any."""
-    stem = PureWindowsPath(absent).stem.lower()  # takes / and \
-    found = [path for path in there if path.stem.lower() == stem]
-    return f"There is {' and '.join(map(str, found[:3]))}. " if found else ""
 
 
 def evaluation_json(name: str) -> str:

@@ -13,7 +13,12 @@ from typing import Any
 import numpy as np
 
 from mic_det.data.catalog import get_domain, load_labels, require_domain
-from mic_det.data.class_folders import class_names_of, image_counts, is_class_folders, notes_on
+from mic_det.data.classification.folders import (
+    class_names_of,
+    image_counts,
+    is_class_folders,
+    notes_on,
+)
 from mic_det.data.errors import DataError
 from mic_det.data.images import read_image
 from mic_det.data.mapper import check_size

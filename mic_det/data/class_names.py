@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from mic_det.data.catalog import labelled_dicts
-from mic_det.data.coco import DataError
+from mic_det.data.formats.coco import DataError
 
 
 def class_names(datasets: Sequence[str], count: int) -> list[str]:

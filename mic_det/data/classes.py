@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from mic_det.data.coco import tidy_boxes
 from mic_det.data.errors import DataError
+from mic_det.data.formats.coco import tidy_boxes
 
 
 @dataclass(frozen=True)

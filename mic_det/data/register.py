@@ -29,8 +29,8 @@ from detectron2.data import DatasetCatalog
 
 from mic_det.data.builtin import builtin_entries, default_root, is_registered, register_builtin
 from mic_det.data.catalog import register_domain
-from mic_det.data.class_folders import register_class_folders
-from mic_det.data.classification_sets import classification_entries
+from mic_det.data.classification.folders import register_class_folders
+from mic_det.data.classification.sets import classification_entries
 from mic_det.data.errors import DataError
 from mic_det.data.segmentation.registration import register_segmentation
 

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import iou as box_iou
 
-from mic_det.data.coco import DataError
+from mic_det.data.formats.coco import DataError
 from mic_det.detection.evaluation import DETECTIONS, TEST_SET
 
 IOU = 0.5

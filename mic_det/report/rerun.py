@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from mic_det.config import ConfigError, load_config
-from mic_det.data.coco import DataError
 from mic_det.data.files import write_atomically
+from mic_det.data.formats.coco import DataError
 from mic_det.engine import load_for_evaluation
 from mic_det.engine.evaluation import inference_folder
 from mic_det.tasks import task_of

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from mic_det.data.coco import DataError
+from mic_det.data.formats.coco import DataError
 from mic_det.engine.evaluation import inference_folder
 from mic_det.engine.report import result_rows
 from mic_det.tasks import MODULES, Task, task_named

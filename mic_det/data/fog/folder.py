@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from mic_det.data.coco import DataError, list_images, write_text_atomically
+from mic_det.data.formats.coco import DataError, list_images, write_text_atomically
 
 from .light import atmospheric_light
 from .model import blend, transmission

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mic_det.data.coco import DataError
+from mic_det.data.formats.coco import DataError
 
 from .distance import (
     decode_disparity,

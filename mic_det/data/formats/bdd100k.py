@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from mic_det.data.cityscapes import CLASSES as CITYSCAPES_CLASSES
-from mic_det.data.coco import DataError, write_coco, write_text_atomically
-from mic_det.data.conversion import ConversionReport, LabelledImage, box_in_image, build_coco
+from mic_det.data.formats.cityscapes import CLASSES as CITYSCAPES_CLASSES
+from mic_det.data.formats.coco import DataError, write_coco, write_text_atomically
+from mic_det.data.formats.report import ConversionReport, LabelledImage, box_in_image, build_coco
 from mic_det.data.images import image_size
 
 #: The classes shared with Cityscapes; the benchmark leaves out the train, which BDD100K hardly has.

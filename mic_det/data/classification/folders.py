@@ -164,7 +164,7 @@ def _get(name: str) -> ClassFolders:
         raise DataError(
             f"Domain {name!r}: is no domain of class folders, so it has no labels for "
             "classification. Register it with `class_folders: true` in its YAML file, or with "
-            "mic_det.data.class_folders.register_class_folders."
+            "mic_det.data.classification.folders.register_class_folders."
         )
     require_domain(name, labelled=False)
     return domain

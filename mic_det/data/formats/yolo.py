@@ -15,8 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from mic_det.data.conversion import ConversionReport, LabelledImage, box_in_image, build_coco
 from mic_det.data.errors import DataError, gather
+from mic_det.data.formats.report import ConversionReport, LabelledImage, box_in_image, build_coco
 from mic_det.data.images import image_size, list_images, walk
 
 #: Files of class names, in the order in which they are looked for.

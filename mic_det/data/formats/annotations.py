@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mic_det.data.classes import ClassChoice
-from mic_det.data.coco import read_json, validate_coco
-from mic_det.data.conversion import ConversionReport
 from mic_det.data.domain import Domain
 from mic_det.data.errors import DataError, listed
 from mic_det.data.files import cache_folder, write_text_atomically
+from mic_det.data.formats.coco import read_json, validate_coco
+from mic_det.data.formats.report import ConversionReport
+from mic_det.data.formats.voc import voc_to_coco
+from mic_det.data.formats.yolo import NOT_LABELS, class_names, yolo_to_coco
 from mic_det.data.images import walk
-from mic_det.data.voc import voc_to_coco
-from mic_det.data.yolo import NOT_LABELS, class_names, yolo_to_coco
 
 logger = logging.getLogger(__name__)
 

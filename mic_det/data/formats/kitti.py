@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mic_det.data.coco import DataError, list_images, write_coco
-from mic_det.data.conversion import ConversionReport, LabelledImage, box_in_image, build_coco
+from mic_det.data.formats.coco import DataError, list_images, write_coco
+from mic_det.data.formats.report import ConversionReport, LabelledImage, box_in_image, build_coco
 from mic_det.data.images import image_size
 
 TYPES = (

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mic_det.data.coco import DataError, write_coco
+from mic_det.data.formats.coco import DataError, write_coco
 
 #: Cityscapes label id of each class, in the order of the COCO category ids 1..8.
 LABEL_IDS = {

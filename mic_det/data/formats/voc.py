@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from mic_det.data.conversion import ConversionReport, LabelledImage, box_in_image, build_coco
 from mic_det.data.errors import DataError, gather
+from mic_det.data.formats.report import ConversionReport, LabelledImage, box_in_image, build_coco
 from mic_det.data.image_list import read_image_list
 from mic_det.data.images import IMAGE_SUFFIXES, image_size, list_images, turned_hint, walk
 

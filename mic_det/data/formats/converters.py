@@ -10,15 +10,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mic_det.data.bdd100k import CLASSES as BDD100K_CLASSES
-from mic_det.data.bdd100k import bdd100k_to_coco
-from mic_det.data.cityscapes import GROUPS, convert_cityscapes
-from mic_det.data.coco import write_coco
-from mic_det.data.conversion import ConversionReport
 from mic_det.data.errors import DataError
-from mic_det.data.kitti import kitti_to_coco
-from mic_det.data.voc import voc_to_coco
-from mic_det.data.yolo import yolo_to_coco
+from mic_det.data.formats.bdd100k import CLASSES as BDD100K_CLASSES
+from mic_det.data.formats.bdd100k import bdd100k_to_coco
+from mic_det.data.formats.cityscapes import GROUPS, convert_cityscapes
+from mic_det.data.formats.coco import write_coco
+from mic_det.data.formats.kitti import kitti_to_coco
+from mic_det.data.formats.report import ConversionReport
+from mic_det.data.formats.voc import voc_to_coco
+from mic_det.data.formats.yolo import yolo_to_coco
 
 
 @dataclass(frozen=True)

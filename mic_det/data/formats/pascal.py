@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mic_det.data.coco import DataError, write_coco
-from mic_det.data.voc import ConversionReport, voc_to_coco
+from mic_det.data.formats.coco import DataError, write_coco
+from mic_det.data.formats.voc import ConversionReport, voc_to_coco
 
 #: PASCAL VOC's 20 classes, in its order.
 VOC_CLASSES = (

@@ -1,7 +1,7 @@
 """The classification benchmarks under the names of the papers: layouts, classes, where to get them.
 
 Nothing is read here; `classification_entries` gives the arguments of
-`mic_det.data.class_folders.register_class_folders`.
+`mic_det.data.classification.folders.register_class_folders`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mic_det.data.digits import DIGIT_CLASSES, ensure_digits
+from mic_det.data.classification.digits import DIGIT_CLASSES, ensure_digits
 
 Entry = dict[str, object]
 

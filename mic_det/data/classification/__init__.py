@@ -1,0 +1,1 @@
+"""Data of classification: folders of images by class, the data sets known by name, drawn digits."""
