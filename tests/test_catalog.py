@@ -1,4 +1,4 @@
-"""Registering domains: nothing read too early, target labels never, classes, evaluation files."""
+"""Registering domains: nothing read too early, target labels never, classes, names."""
 
 from __future__ import annotations
 
@@ -6,20 +6,14 @@ import json
 import logging
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-from cityscapes_tree import draw_cityscapes_tree
+from coco_folder import make_folder, register, sample
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, register_coco_instances
-from detectron2.evaluation import COCOEvaluator
-from detectron2.structures import Boxes, BoxMode, Instances
-from PIL import Image
+from detectron2.structures import BoxMode
 
-from mic_det.data import builtin
 from mic_det.data.builtin import register_builtin
 from mic_det.data.catalog import (
     evaluation_json,
@@ -30,52 +24,14 @@ from mic_det.data.catalog import (
     unlabelled_dicts,
     unregister_domain,
 )
-from mic_det.data.formats.cityscapes import convert_cityscapes
 from mic_det.data.formats.coco import DataError, read_coco, write_coco
-
-REPOSITORY = Path(__file__).parents[1]
-
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
 
 
-def sample() -> dict:
-    """Two images; image 7 has one box of each class and a second car, image 3 has none."""
-    return {
-        "info": {},
-        "images": [
-            {"id": 7, "file_name": "sub/b.png", "height": 48, "width": 64},
-            {"id": 3, "file_name": "a.jpg", "height": 48, "width": 64},
-        ],
-        "annotations": [
-            {"id": n, "image_id": 7, "category_id": c, "bbox": b, "area": b[2] * b[3], "iscrowd": k}
-            for n, c, b, k in (
-                (1, 20, [1, 2, 10, 20], 0),
-                (2, 10, [5, 6, 7.5, 8], 0),
-                (3, 20, [30, 10, 20, 20], 0),
-                (4, 30, [0, 0, 9, 9], 1),
-            )
-        ],
-        "categories": [
-            {"id": 30, "name": "tram"},
-            {"id": 10, "name": "person"},
-            {"id": 20, "name": "car"},
-        ],
-    }
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("a.jpg", "sub/b.png"):
-        path = tmp_path / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (64, 48)).save(path)
-    (tmp_path / "boxes.json").write_text(json.dumps(sample()))
-    return tmp_path
-
-
-def register(folder: Path, name: str = "t", **more) -> None:
-    register_domain(name, folder / "images", folder / "boxes.json", **more)
+    return make_folder(tmp_path)
 
 
 def test_labelled_dicts_are_what_detectron2_reads_itself(folder: Path):
@@ -211,102 +167,6 @@ def test_folder_without_images_is_named(tmp_path: Path):
     register_domain("t_gone", tmp_path / "gone")
     with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'gone'}: not there.")):
         unlabelled_dicts("t_gone")
-
-
-# ---- evaluation ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("classes", [None, ["person", "car", "tram"]])
-def test_evaluation_uses_the_own_file_if_nothing_is_narrowed(folder: Path, classes):
-    register(folder, classes=classes)
-    assert evaluation_json("t") == str(folder / "boxes.json")
-    assert MetadataCatalog.get("t").json_file == str(folder / "boxes.json")
-    assert not (folder / "cache").exists()
-
-
-def test_evaluation_json_is_written_once_for_the_same_content(folder: Path):
-    register(folder, classes=["tram", "car"])
-    register(folder, "other", classes=["car", "tram"])
-    path = Path(MetadataCatalog.get("t").json_file)  # asked for before anything was loaded
-    before = path.stat()
-    assert path.parent == folder / "cache"
-    data = read_coco(path)
-    assert [c["name"] for c in sorted(data["categories"], key=lambda c: c["id"])] == ["tram", "car"]
-    assert len(data["images"]) == 2 and len(data["annotations"]) == 3
-    assert evaluation_json("t") == str(path) != evaluation_json("other")
-    unregister_domain("t")
-    register(folder, "again", classes=["tram", "car"])
-    assert evaluation_json("again") == str(path)
-    after = path.stat()
-    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-    path.unlink()  # somebody cleans the cache
-    assert evaluation_json("again") == str(path) and path.is_file()
-    assert len(list((folder / "cache").iterdir())) == 2
-    json_of_changed = sample()
-    json_of_changed["annotations"].pop(0)
-    (folder / "boxes.json").write_text(json.dumps(json_of_changed))
-    register(folder, "changed", classes=["tram", "car"])
-    assert evaluation_json("changed") != str(path)
-
-
-def evaluate(name: str, keep: str) -> dict:
-    """COCOEvaluator on a detector that finds exactly the objects of one class."""
-    evaluator = COCOEvaluator(name, tasks=("bbox",), use_fast_impl=False)
-    evaluator.reset()
-    for record in labelled_dicts(name):
-        classes = MetadataCatalog.get(name).thing_classes
-        found = [a for a in record["annotations"] if classes[a["category_id"]] == keep]
-        boxes = BoxMode.convert(
-            torch.tensor([a["bbox"] for a in found]).reshape(-1, 4).float(),
-            BoxMode.XYWH_ABS,
-            BoxMode.XYXY_ABS,
-        )
-        instances = Instances((record["height"], record["width"]))
-        instances.pred_boxes = Boxes(boxes)
-        instances.scores = torch.ones(len(found))
-        instances.pred_classes = torch.tensor([a["category_id"] for a in found], dtype=torch.long)
-        evaluator.process([record], [{"instances": instances}])
-    return evaluator.evaluate()["bbox"]
-
-
-@pytest.mark.parametrize("classes", [None, ["car", "person"], ["person", "car"], ["car"]])
-def test_detectron2_evaluates_each_class_under_its_name(folder: Path, classes):
-    register(folder, classes=classes)
-    result = evaluate("t", "car")
-    if classes != ["car"]:  # Detectron2 gives results by class only if there are several
-        assert result["AP-car"] == pytest.approx(100)
-        assert result["AP-person"] == pytest.approx(0)
-    assert result["AP50"] == pytest.approx(100 if classes == ["car"] else 50)
-
-
-def test_files_without_area_iscrowd_and_with_id_0_are_evaluated_right(folder: Path):
-    data = sample()
-    del data["info"]
-    for annotation in data["annotations"]:
-        annotation["id"] -= 1
-        del annotation["area"], annotation["iscrowd"]
-    (folder / "boxes.json").write_text(json.dumps(data))
-    register(folder)
-    assert evaluate("t", "car")["AP-car"] == pytest.approx(100)
-    completed = read_coco(Path(evaluation_json("t")))["annotations"]
-    assert [(a["area"], a["iscrowd"]) for a in completed] == [(200, 0), (60, 0), (400, 0), (81, 0)]
-    for annotation in data["annotations"]:
-        del annotation["id"]
-    (folder / "boxes.json").write_text(json.dumps(data))
-    register(folder, "without_ids")
-    assert evaluate("without_ids", "car")["AP-car"] == pytest.approx(100)
-
-
-def test_pattern_narrows_labels_and_evaluation_too(folder: Path):
-    register(folder, pattern="*.png")
-    assert [d["image_id"] for d in labelled_dicts("t")] == [7]
-    assert [d["image_id"] for d in unlabelled_dicts("t")] == ["sub/b.png"]
-    assert [i["id"] for i in read_coco(Path(evaluation_json("t")))["images"]] == [7]
-    register(folder, "none", pattern="*.gif")
-    with pytest.raises(
-        DataError, match=r"boxes\.json: images: lists no image named like '\*\.gif'"
-    ):
-        labelled_dicts("none")
 
 
 # ---- broken files ----------------------------------------------------------------------------
@@ -461,147 +321,3 @@ def test_data_made_on_first_use(folder: Path):
     assert made
     assert labelled_dicts("t")[0]["file_name"] == str(folder / "images/a.jpg")
     assert MetadataCatalog.get("t").image_root == str(folder / "images")
-
-
-# ---- built-in domains ------------------------------------------------------------------------
-
-
-def test_builtin_cityscapes_from_the_published_layout(tmp_path: Path):
-    draw_cityscapes_tree(tmp_path / "cityscapes", size=(32, 64))
-    register_builtin(tmp_path)
-    assert len(unlabelled_dicts("foggy_cityscapes_train")) == 6  # before the conversion
-    assert len(unlabelled_dicts("foggy_cityscapes_beta_0.02_train")) == 2
-    assert missing_data_message([], ["foggy_cityscapes_train"]) is None
-    assert "convert_cityscapes.py" in missing_data_message(["foggy_cityscapes_train"])
-    convert_cityscapes(tmp_path / "cityscapes")
-    for name, images in (
-        ("cityscapes_det", 2),
-        ("foggy_cityscapes", 6),
-        ("foggy_cityscapes_beta_0.02", 2),
-    ):
-        for split in ("train", "val"):
-            dicts = labelled_dicts(f"{name}_{split}")
-            assert len(dicts) == images
-            assert sum(len(d["annotations"]) for d in dicts) == 9 * images // 2
-            evaluation = Path(evaluation_json(f"{name}_{split}"))
-            assert evaluation.parent == tmp_path / "cityscapes/annotations"
-    assert not (tmp_path / "cache").exists()
-
-
-def test_builtin_carla_and_camvid(folder: Path):
-    for path in ("carla/images/train", "camvid/day_val/images", "camvid/dusk_train/images"):
-        (folder / path).mkdir(parents=True)
-        Image.new("RGB", (64, 48)).save(folder / path / "a.png")
-    image = {"id": 1, "file_name": "a.png", "height": 48, "width": 64}
-    box = {"id": 1, "image_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
-    names = ("vehicle", "pedestrian", "bicyclist")
-    data = {
-        "info": {},
-        "images": [image],
-        "annotations": [{**box, "id": i, "category_id": i} for i in (1, 2, 3)],
-        "categories": [{"id": i, "name": name} for i, name in enumerate(names, 1)],
-    }
-    write_coco(folder / "carla/annotations/train_vehicle.json", data)
-    write_coco(folder / "camvid/day_val/boxes.json", data)
-    register_builtin(folder)
-    for name, classes in (
-        ("carla_train", ["vehicle"]),
-        ("camvid_day_val", list(names)),
-        ("camvid_day_val_vehicle", ["vehicle"]),
-    ):
-        assert len(labelled_dicts(name)[0]["annotations"]) == len(classes)
-        assert MetadataCatalog.get(name).thing_classes == classes
-    assert len(unlabelled_dicts("camvid_dusk_train")) == 1
-    assert len(unlabelled_dicts("camvid_dusk_train_vehicle")) == 1
-    with pytest.raises(DataError, match="has no annotations"):
-        labelled_dicts("camvid_dusk_train")
-
-
-def test_builtin_streets_are_made_lazily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    made = []
-
-    def ensure() -> Path:
-        made.append(1)
-        (tmp_path / "night/val/images").mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / "night/val/images/0.png")
-        return tmp_path
-
-    monkeypatch.setattr(builtin, "ensure_streets", ensure)
-    register_builtin(tmp_path)
-    assert "streets_clear_train" in DatasetCatalog and not made
-    assert MetadataCatalog.get("streets_foggy_val").thing_classes[0] == "person"
-    assert [d["image_id"] for d in unlabelled_dicts("streets_night_val")] == ["0.png"]
-    assert made
-
-
-def test_register_builtin_again_and_with_another_root(tmp_path: Path, monkeypatch):
-    register_builtin(tmp_path / "a")
-    metadata = MetadataCatalog.get("carla_train")
-    register_builtin(tmp_path / "a")
-    assert MetadataCatalog.get("carla_train") is metadata
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "b"))
-    register_builtin()
-    assert MetadataCatalog.get("carla_train").image_root == str(tmp_path / "b/carla/images/train")
-    monkeypatch.delenv("DETECTRON2_DATASETS")
-    monkeypatch.chdir(tmp_path)
-    register_builtin()
-    expected = str(tmp_path / "datasets/carla/images/train")
-    assert MetadataCatalog.get("carla_train").image_root == expected
-
-
-def test_missing_builtin_data_in_one_message(tmp_path: Path):
-    register_builtin(tmp_path)
-    with pytest.raises(DataError) as info:
-        require_domain("foggy_cityscapes_val")
-    for text in (
-        "Domain 'foggy_cityscapes_val': ",
-        str(tmp_path / "cityscapes/leftImg8bit_foggy/val"),
-        str(tmp_path / "cityscapes/annotations/cityscapes_foggy_val.json"),
-        "leftImg8bit_trainvaltest_foggy.zip",
-        f"python tools/convert_cityscapes.py --root {tmp_path / 'cityscapes'}",
-    ):
-        assert text in str(info.value)
-    message = missing_data_message(
-        ["cityscapes_det_train", "carla_test", "camvid_day_val", "cityscapes_det_train", "nothing"],
-        ["foggy_cityscapes_train"],
-    )
-    assert message.count("Download leftImg8bit_trainvaltest.zip") == 1
-    assert message.count("'cityscapes_det_train'") == 1
-    for text in (
-        "'foggy_cityscapes_train'",
-        "'nothing': not registered",
-        f"python tools/convert_voc.py --images {tmp_path / 'carla/images/test'} --labels "
-        f"{tmp_path / 'carla/labels/test'} --output "
-        f"{tmp_path / 'carla/annotations/test_vehicle.json'} --classes vehicle",
-        str(tmp_path / "camvid/day_val/boxes.json"),
-    ):
-        assert text in message
-    assert "cityscapes_foggy_train.json" not in message  # a target needs no annotations
-    assert missing_data_message(["streets_clear_train"], ["streets_foggy_train"]) is None
-
-
-def test_registering_needs_no_data_and_clashes_with_no_name_of_detectron2(tmp_path: Path):
-    """In a fresh process, which has all of Detectron2's own data sets registered."""
-    code = (
-        "from mic_det.data.builtin import register_builtin; register_builtin();"
-        "from detectron2.data import DatasetCatalog;"
-        "print(sorted(n for n in DatasetCatalog if 'foggy' in n or 'cityscapes_det' in n))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "DETECTRON2_DATASETS": "/nowhere"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert eval(done.stdout) == [
-        "cityscapes_det_train",
-        "cityscapes_det_val",
-        "foggy_cityscapes_beta_0.02_train",
-        "foggy_cityscapes_beta_0.02_val",
-        "foggy_cityscapes_train",
-        "foggy_cityscapes_val",
-        "streets_foggy_train",
-        "streets_foggy_val",
-        "streets_sem_foggy_train",
-        "streets_sem_foggy_val",
-    ]
-    assert list(tmp_path.iterdir()) == []
