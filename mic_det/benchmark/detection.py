@@ -5,16 +5,17 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mic_det.detection import meta_arch
 
 from .cases import Case
 from .measure import (
-    ARRANGEMENTS,
     Clock,
     Measurement,
     Spot,
+    in_arrangements,
     interleave,
     key,
     measurement,
@@ -67,20 +68,16 @@ def measure_detection(
 
 
 def floor_works(plain: PlainDetector) -> dict[str, Work]:
-    """The four parts of the floor, each batched and image by image."""
+    """What the parts of the floor are timed as; see `parts_of_floor`."""
     s, t = plain.case.source, plain.case.target
-    works = {}
-    for arrangement, batched in ARRANGEMENTS:
-        if not batched and s == t == 1:
-            continue
-        works |= {
-            key("T_sup(s)", arrangement): plain.supervised(s, batched),
-            key("T_feat(t)", arrangement): plain.features(t, batched),
-            key("T_inf(t)", arrangement): plain.inference(t, batched),
-        }
-        if s != t:
-            works[key("T_sup(t)", arrangement)] = plain.supervised(t, batched)
-    return works
+    works: dict[str, Callable[[bool], Work]] = {
+        "T_sup(s)": partial(plain.supervised, s),
+        "T_feat(t)": partial(plain.features, t),
+        "T_inf(t)": partial(plain.inference, t),
+    }
+    if s != t:
+        works["T_sup(t)"] = partial(plain.supervised, t)
+    return in_arrangements(works, single=s == t == 1)
 
 
 def parts_of_floor(case: Case) -> dict[str, str]:

@@ -85,6 +85,19 @@ def key(part: str, arrangement: str) -> str:
     return f"{part}, {arrangement}"
 
 
+def in_arrangements(works: Mapping[str, Callable[[bool], Work]], single: bool) -> dict[str, Work]:
+    """Each part of the floor batched and, unless its images are ``single``, image by image.
+
+    ``works``: from the part's name to what makes its work, told whether to batch.
+    """
+    return {
+        key(part, arrangement): make(batched)
+        for arrangement, batched in ARRANGEMENTS
+        if batched or not single
+        for part, make in works.items()
+    }
+
+
 def faster_arrangements(
     times: dict[str, list[float]], parts: Mapping[str, str]
 ) -> tuple[dict[str, float], dict[str, str]]:

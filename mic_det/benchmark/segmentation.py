@@ -11,13 +11,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .measure import (
-    ARRANGEMENTS,
     Clock,
     Measurement,
     Spot,
+    in_arrangements,
     interleave,
     key,
     measurement,
@@ -86,18 +87,14 @@ def measure_segmentation(
 
 
 def floor_works(plain: PlainSegmentor) -> dict[str, Work]:
-    """What `FLOOR` is timed as, each batched and image by image."""
+    """What `FLOOR` is timed as."""
     s, t = plain.case.source, plain.case.target
-    works = {}
-    for arrangement, batched in ARRANGEMENTS:
-        if not batched and s == t == 1:
-            continue
-        works |= {
-            key("T_sup(s)", arrangement): plain.supervised(s, batched),
-            key("T_grad(t)", arrangement): plain.supervised(t, batched, update=False),
-            key("T_inf(t)", arrangement): plain.inference(t, batched),
-        }
-    return works
+    works: dict[str, Callable[[bool], Work]] = {
+        "T_sup(s)": partial(plain.supervised, s),
+        "T_grad(t)": partial(plain.supervised, t, update=False),
+        "T_inf(t)": partial(plain.inference, t),
+    }
+    return in_arrangements(works, single=s == t == 1)
 
 
 def adapted_inference(trainer: Any, case: SegmentationCase) -> Work:
