@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mic_det.core import PatchMask
+from mic_det.core import PatchMask, eval_mode, masked_pairs
 
 
 def masking_stability(
@@ -26,17 +26,10 @@ def masking_stability(
         batch: input dicts with ``image``; no labels are used.
         mask: whose ``fill`` is the model's mean colour.
     """
-    generator = torch.Generator().manual_seed(seed)
-    was_training = model.training
-    model.eval()
     shared = 0.0
-    try:
-        with torch.no_grad():
-            for record in batch:
-                hidden = mask(record["image"].float(), generator=generator)
-                pair = [{"image": image} for image in (record["image"], hidden)]
-                complete, masked = (each["probabilities"] for each in model(pair))
-                shared += float(torch.minimum(complete, masked).sum())
-    finally:
-        model.train(was_training)
+    with eval_mode(model):
+        for pair in masked_pairs(batch, mask, seed):
+            found = model([{"image": image} for image in pair])
+            complete, masked = (each["probabilities"] for each in found)
+            shared += float(torch.minimum(complete, masked).sum())
     return shared / len(batch)

@@ -7,6 +7,7 @@ from .ascent import SharpnessAscent
 from .augment import StudentAugment
 from .averages import RunningMeans
 from .class_shares import ClassShares
+from .evaluating import eval_mode, masked_pairs
 from .gradient import scale_gradient, scaled_branches
 from .masking import PatchMask
 from .quality import QUALITY_MODES, confident, objectness_quality, softmax_quality
@@ -25,7 +26,9 @@ __all__ = [
     "StepStatistics",
     "StudentAugment",
     "confident",
+    "eval_mode",
     "kept_statistics",
+    "masked_pairs",
     "objectness_quality",
     "scale_gradient",
     "scaled_branches",

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from detectron2.structures import Instances, pairwise_iou
 from torch import nn
 
-from mic_det.core import PatchMask
+from mic_det.core import PatchMask, eval_mode, masked_pairs
 
 
 def matched_overlap(first: Instances, second: Instances) -> float:
@@ -48,20 +47,13 @@ def masking_stability(
         mask: whose ``fill`` is the model's mean colour.
         score_threshold: detections below this score do not count.
     """
-    generator = torch.Generator().manual_seed(seed)
-    was_training = model.training
-    model.eval()
     matched, count = 0.0, 0
-    try:
-        with torch.no_grad():
-            for record in batch:
-                hidden = mask(record["image"].float(), generator=generator)
-                sides = []
-                for image in (record["image"], hidden):
-                    found = model([{"image": image}])[0]["instances"].to("cpu")
-                    sides.append(found[found.scores >= score_threshold])
-                matched += matched_overlap(*sides)
-                count += len(sides[0]) + len(sides[1])
-    finally:
-        model.train(was_training)
+    with eval_mode(model):
+        for pair in masked_pairs(batch, mask, seed):
+            sides = []
+            for image in pair:
+                found = model([{"image": image}])[0]["instances"].to("cpu")
+                sides.append(found[found.scores >= score_threshold])
+            matched += matched_overlap(*sides)
+            count += len(sides[0]) + len(sides[1])
     return 2.0 * matched / count if count else 0.0

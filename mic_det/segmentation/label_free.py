@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from mic_det.core import PatchMask
+from mic_det.core import PatchMask, eval_mode, masked_pairs
 
 
 def overlap_counts(first: Tensor, second: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -36,20 +35,11 @@ def masking_stability(
         batch: input dicts with ``image``; no labels are used.
         mask: whose ``fill`` is the model's mean colour.
     """
-    generator = torch.Generator().manual_seed(seed)
-    was_training = model.training
-    model.eval()
     both, either = 0, 0
-    try:
-        with torch.no_grad():
-            for record in batch:
-                hidden = mask(record["image"].float(), generator=generator)
-                logits = [
-                    model([{"image": each}])[0]["sem_seg"] for each in (record["image"], hidden)
-                ]
-                maps = [each.argmax(0).cpu() for each in logits]
-                counts = overlap_counts(*maps, num_classes=len(logits[0]))
-                both, either = both + counts[0], either + counts[1]
-    finally:
-        model.train(was_training)
+    with eval_mode(model):
+        for pair in masked_pairs(batch, mask, seed):
+            logits = [model([{"image": image}])[0]["sem_seg"] for image in pair]
+            maps = [each.argmax(0).cpu() for each in logits]
+            counts = overlap_counts(*maps, num_classes=len(logits[0]))
+            both, either = both + counts[0], either + counts[1]
     return float((both / either.clamp_min(1)).mean()) if len(batch) else 0.0

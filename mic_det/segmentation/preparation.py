@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from torch import Tensor
 
+from mic_det.core import eval_mode
 from mic_det.data.errors import DataError
 from mic_det.data.segmentation import SegmentationMapper, labelled_seg_dicts, unlabelled_dicts
 from mic_det.data.segmentation.records import LabelReaders, check_sizes
@@ -59,12 +60,8 @@ class HostPreparation(HookBase):
             target=self._target,
             iteration=iteration,
         )
-        self.student.eval()
-        try:
-            with torch.no_grad():
-                host.prepare(preparation)
-        finally:
-            self.student.train()
+        with eval_mode(self.student):
+            host.prepare(preparation)
 
     def _source(self) -> Iterator[tuple[Tensor, Tensor]]:
         names = self.cfg.DATASETS.TRAIN

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from mic_det.core import eval_mode
 from mic_det.data.files import write_text_atomically
 
 from .inspection import class_separation
@@ -62,12 +63,8 @@ class ClassDistances(HookBase):
 
     def measure(self) -> dict[str, dict[str, Any]]:
         """By data set; see `inspection.class_separation`."""
-        training = self.student.training
-        self.student.eval()
-        try:
+        with eval_mode(self.student):
             return {name: self._on(name) for name in self.cfg.DATASETS.TEST}
-        finally:
-            self.student.train(training)
 
     def _on(self, dataset: str) -> dict[str, Any]:
         data = labelled_pass(self.cfg, (dataset,), self.student)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from mic_det.data.formats.coco import DataError, list_images, write_text_atomically
+from mic_det.data.parallel import parallel_map
 
 from .light import atmospheric_light
 from .model import blend, transmission
@@ -97,8 +96,8 @@ def fog_folder(
         absent = {b: t for b, t in targets.items() if overwrite or not t.is_file()}
         if absent:
             jobs.append((path, name, absent))
-    with _mapper(workers) as parallel_map:
-        results: Iterable = parallel_map(partial(_run, settings=settings), jobs)
+    with parallel_map(workers, ordered=False) as mapped:
+        results: Iterable = mapped(partial(_run, settings=settings), jobs)
         if progress is not None:
             results = progress(results, len(jobs))
         written = sum(results)
@@ -128,15 +127,6 @@ def add_fog_to(
             t = np.clip(guided_filter(t, guide, settings.smooth), 0.0, 1.0)
         foggy[beta] = blend(image, t, colour)
     return foggy
-
-
-@contextmanager
-def _mapper(workers: int) -> Iterator[Callable]:
-    if workers <= 1:
-        yield map
-        return
-    with get_context("spawn").Pool(workers) as pool:
-        yield pool.imap_unordered
 
 
 def _output_name(name: Path, beta: float, settings: FogSettings) -> Path:

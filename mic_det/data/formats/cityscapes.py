@@ -7,17 +7,16 @@ Needs only what the published archives hold: ``leftImg8bit``, ``gtFine`` and, fo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mic_det.data.formats.coco import DataError, write_coco
+from mic_det.data.parallel import parallel_map
 
 #: Cityscapes label id of each class, in the order of the COCO category ids 1..8.
 LABEL_IDS = {
@@ -106,22 +105,13 @@ def convert_cityscapes(
     report = Report([], [])
     scenes_of = {split: find_scenes(root, split, report.notes) for split in splits}
     for split, scenes in scenes_of.items():
-        with _mapper(workers) as parallel_map:
-            results: Iterable = parallel_map(partial(read_scene, groups=groups), scenes)
+        with parallel_map(workers, chunk=4) as mapped:
+            results: Iterable = mapped(partial(read_scene, groups=groups), scenes)
             if progress is not None:
                 results = progress(results, len(scenes), split)
             boxes = list(results)
         _write_split(root, split, scenes, boxes, report)
     return report
-
-
-@contextmanager
-def _mapper(workers: int) -> Iterator[Callable]:
-    if workers <= 1:
-        yield map
-        return
-    with get_context("spawn").Pool(workers) as pool:
-        yield partial(pool.imap, chunksize=4)
 
 
 def find_scenes(root: Path, split: str, notes: list[str]) -> list[Scene]:
