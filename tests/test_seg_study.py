@@ -211,3 +211,10 @@ def test_a_setting_that_is_not_there(study):
     with pytest.raises(ConfigError, match=r"choose from .*day2dusk.*streets"):
         study.existing_rows("mars", ["source"])
     assert study.existing_rows("day2dusk", ["source", "oracle"]) == ["source"]
+
+
+def test_what_is_rounded_to_nothing_has_no_minus(study):
+    assert study.spread([-0.04]) == "0.0"
+    assert study.spread([-0.04], "+") == "+0.0"
+    assert study.spread([1.0, 2.0], "+") == "+1.5 ± 0.7"
+    assert study.spread([-1.0, -2.0], "+") == "-1.5 ± 0.7"

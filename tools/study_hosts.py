@@ -156,9 +156,10 @@ def collect(runs: Sequence[Run], served: str) -> dict[str, list[float]]:
     return found
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation, as shown."""
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+def spread(values: Sequence[float], sign: str = "-") -> str:
+    """Mean and standard deviation, as shown; ``sign`` "+" for a change."""
+    middle = round(mean(values), 1) + 0.0  # which makes -0.0 one of no sign
+    return f"{middle:{sign}.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def table(found: dict[str, list[float]]) -> str:
@@ -171,8 +172,7 @@ def table(found: dict[str, list[float]]) -> str:
         if f"{name}+mic" in found:
             with_mic = found[f"{name}+mic"]
             changes = [b - a for a, b in zip(found[name], with_mic, strict=True)]
-            sign = "+" if mean(changes) >= 0 else ""
-            line += [spread(with_mic), sign + spread(changes)]
+            line += [spread(with_mic), spread(changes, "+")]
         lines.append(line)
     headers = ["", "mIoU", "with MIC", "MIC's effect"]
     return tabulate(lines, headers=headers, disable_numparse=True, missingval="")

@@ -78,7 +78,7 @@ def _drawn(pair: Pair, y: float, x) -> list[str]:
         parts.append(f"{title}</circle>")
     if pair.added:
         change = mean(pair.added) - mean(pair.without)
-        parts.append(_label(WIDTH - 8, y + 4.5, f"{change:+.1f}", "end"))
+        parts.append(_label(WIDTH - 8, y + 4.5, f"{round(change, 1) + 0.0:+.1f}", "end"))
     return parts
 
 
