@@ -1,5 +1,7 @@
 """The figures of growth: what is varied is what is said to be, and the loader's rate is counted."""
 
+import torch
+
 from mic_det.benchmark import CASES
 from mic_det.benchmark.growth import by_batch, by_side, loading
 
@@ -16,7 +18,8 @@ def test_what_grows():
 
 
 def test_loading():
-    told = []
+    told, threads = [], torch.get_num_threads()
+    torch.set_num_threads(2)
     rows = loading([0, 1], images=6, report=told.append, size=(128, 256))
     assert [(row["workers"], row["cache"]) for row in rows] == [
         *((0, False), (0, True)),
@@ -24,3 +27,6 @@ def test_loading():
     ]
     assert all(0 < row["per_second"] < 10_000 for row in rows)
     assert len(told) == 4
+    # Steps are timed afterwards, with all threads.
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import tempfile
 import time
@@ -66,7 +67,7 @@ def loading(
     images already. Each loader is run once through before it is timed.
     """
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _one_thread():
         records = _pictures(Path(folder), 6, size)
         cache = ResizedImages(Path(folder) / "cache", "BGR")
         for number in workers:
@@ -92,6 +93,17 @@ def _pictures(folder: Path, count: int, size: tuple[int, int]) -> list[dict]:
     return records
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Inside, this process computes with one thread, as a worker of a loader does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _rate(records: list[dict], cache: ResizedImages | None, workers: int, images: int) -> float:
     mapper = DomainMapper(
         is_train=True,
@@ -100,7 +112,6 @@ def _rate(records: list[dict], cache: ResizedImages | None, workers: int, images
         recompute_boxes=False,
         resized=cache,
     )
-    torch.set_num_threads(1)
     batches = iter(stream_loader(SampleStream(records, mapper, 0, 0), 1, 0, workers))
     # Fills the cache, and empties what workers have made ahead when the clock starts.
     for _ in range(len(records) + 2 * workers):
