@@ -9,9 +9,9 @@ import torch
 from detector import ALL_PARTS, CLASSES, detections, masked_losses, tiny_model
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
+from domain_sides import side, tiny_heads
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_domain_heads import side, tiny_heads
 from torch import nn
 
 from mic_det.core import EMATeacher, PatchMask, scale_gradient
