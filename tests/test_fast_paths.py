@@ -16,9 +16,7 @@ from detector import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from mic_det.core import scale_gradient, scaled_branches
 from mic_det.detection.batch import extract_features
 from mic_det.detection.pseudo_labels import detect_confident
 from mic_det.detection.regions import (
@@ -29,61 +27,6 @@ from mic_det.detection.regions import (
 )
 
 pytestmark = pytest.mark.usefixtures("storage")
-
-
-# --- one module, several losses that disagree
-
-
-def branches_and_plain(module, x, factors):
-    return scaled_branches(module, x, factors), [module(scale_gradient(x, f)) for f in factors]
-
-
-@pytest.mark.parametrize("factors", [(-0.025, 0.0025), (1.0,), (0.0, -1.0, 2.0)])
-@pytest.mark.parametrize("rows", [5, 0])
-def test_branches_are_the_plain_heads(factors, rows):
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).double()
-    x = torch.randn(rows, 4, dtype=torch.float64, requires_grad=True)
-    upstream = [torch.randn(rows, 2, dtype=torch.float64) for _ in factors]
-    fast, plain = branches_and_plain(module, x, factors)
-    wanted = [x, *module.parameters()]
-    for one, other in zip(fast, plain, strict=True):
-        assert torch.equal(one, other)
-    expected = torch.autograd.grad(plain, wanted, upstream)
-    got = torch.autograd.grad(fast, wanted, upstream)
-    for one, other in zip(got, expected, strict=True):
-        assert torch.allclose(one, other, rtol=1e-12, atol=1e-14)
-
-
-def test_branches_where_only_one_loss_looks():
-    torch.manual_seed(0)
-    module = nn.Linear(3, 1)
-    x = torch.randn(4, 3, requires_grad=True)
-    _, second = scaled_branches(module, x, (-1.0, 0.5))
-    second.sum().backward()
-    assert torch.allclose(x.grad, 0.5 * module.weight.expand(4, 3))
-    assert torch.allclose(module.weight.grad, x.detach().sum(0, keepdim=True))
-
-
-def test_branches_of_frozen_features_and_frozen_heads():
-    module = nn.Linear(3, 1)
-    (y,) = scaled_branches(module, torch.randn(4, 3), (-1.0,))
-    y.sum().backward()
-    assert module.weight.grad is not None
-    module.requires_grad_(False)
-    x = torch.randn(4, 3, requires_grad=True)
-    scaled_branches(module, x, (-2.0,))[0].sum().backward()
-    assert torch.allclose(x.grad, -2.0 * module.weight.expand(4, 3))
-    with torch.no_grad():
-        assert not scaled_branches(module, x, (1.0, 2.0))[1].requires_grad
-
-
-def test_branches_share_one_dropout():
-    torch.manual_seed(0)
-    module = nn.Dropout(0.5)
-    first, second = scaled_branches(module, torch.ones(100, requires_grad=True), (1.0, -1.0))
-    assert torch.equal(first, second)
-    assert 20 < int((first > 0).sum()) < 80
 
 
 # --- regions

@@ -88,3 +88,26 @@ def test_maps_in_another_memory_order():
     found = torch.autograd.grad(head.branches(x, (-2.0,))[0].square().sum(), wanted)
     for one, other in zip(found, expected, strict=True):
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_bits_by_hand():
+    values = torch.tensor([True, False, False, True] + [False] * 3 + [True] + [False, True])
+    packed = pointwise.pack_bits(values)
+    assert packed.tolist() == [1 + 8 + 128, 2]
+    assert pointwise.unpack_bits(packed, 10, torch.float32).tolist() == values.float().tolist()
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 64])
+def test_bits_come_back(count):
+    torch.manual_seed(0)
+    values = torch.rand(3, 5, count) < 0.5
+    packed = pointwise.pack_bits(values)
+    assert packed.shape == (3, 5, -(-count // 8)) and packed.dtype == torch.uint8
+    for dtype in (torch.float64, torch.bfloat16):
+        found = pointwise.unpack_bits(packed, count, dtype)
+        assert found.dtype == dtype and torch.equal(found, values.to(dtype))
+
+
+def test_every_byte():
+    values = (torch.arange(256)[:, None] >> torch.arange(8) & 1).bool()
+    assert pointwise.pack_bits(values).flatten().tolist() == list(range(256))

@@ -97,6 +97,7 @@ def student_spots(trainer: Any) -> list[Spot]:
         (student.masked_loss, "regions", "student: masked proposals and RPN loss"),
         (meta_arch, "run_box_head", "student: box head"),
         (student, "roi_losses", "student: source ROI losses"),
-        (student, "domain_losses", "student: domain losses"),
+        (student.domain_heads, "image_logits", "student: image-level domain heads"),
+        (student, "domain_losses", "student: instance-level domain heads, domain losses"),
         (student.masked_loss, "roi_losses", "student: masked ROI loss"),
     ]

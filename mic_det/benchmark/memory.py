@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -22,6 +24,9 @@ from .segmentation_workload import segmentation_memory_work
 from .workload import Work, memory_work
 
 STEPS = 2  # the second has the optimizer's memory there
+# glibc gives large blocks back as soon as they are free. By itself it keeps holes between them,
+# and what they take is chance: resident sizes of two runs differ by a tenth.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 AnyCase = Case | SegmentationCase
 # Cases by their kind, and what makes their workloads.
 KINDS: dict[str, tuple[type[AnyCase], Callable[..., tuple[Work, nn.Module]]]] = {
@@ -49,7 +54,8 @@ def in_child(case: AnyCase, work: str) -> tuple[int, int]:
     told = [type(case).__name__, json.dumps(asdict(case)), work]
     command = [sys.executable, "-W", "ignore", "-m", "mic_det.benchmark.memory", *told]
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    settings = {"capture_output": True, "text": True, "cwd": root, "env": os.environ | ALLOCATOR}
+    done = subprocess.run(command, check=False, **settings)
     if done.returncode:
         raise RuntimeError(f"measuring memory of {case.name} failed:\n{done.stderr}")
     peak, weights = map(int, done.stdout.split()[-2:])
@@ -73,6 +79,7 @@ def measure_here(case: AnyCase, work: str) -> tuple[int, int]:
     before = _peak()
     run, model = KINDS[type(case).__name__][1](case, work)
     for _ in range(STEPS):
+        gc.collect()  # of the last step; by itself it comes at any time
         run()
     peak = _peak() - before
     if case.device == "cuda":

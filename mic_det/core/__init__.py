@@ -8,7 +8,7 @@ from .augment import StudentAugment
 from .averages import RunningMeans
 from .class_shares import ClassShares
 from .evaluating import eval_mode, masked_pairs
-from .gradient import scale_gradient, scaled_branches
+from .gradient import scale_gradient
 from .masking import PatchMask
 from .quality import QUALITY_MODES, confident, objectness_quality, softmax_quality
 from .statistics import StepStatistics, kept_statistics
@@ -31,6 +31,5 @@ __all__ = [
     "masked_pairs",
     "objectness_quality",
     "scale_gradient",
-    "scaled_branches",
     "softmax_quality",
 ]

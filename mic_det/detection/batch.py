@@ -9,6 +9,7 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
+from .domain_heads import ImageLogits
 from .frozen_stages import StageOutputs, run_backbone
 
 # Pixels of all images up to which a CPU is faster with one pass of the backbone than with several.
@@ -20,11 +21,12 @@ class FeatureBatch:
     """Images of one domain and their features.
 
     ``images``: N normalised images, padded to one size. ``features``: a map for each feature name,
-    (N, C, H_l, W_l).
+    (N, C, H_l, W_l). ``domain_logits``: what the image-level domain heads say of them, or None.
     """
 
     images: ImageList
     features: dict[str, Tensor]
+    domain_logits: ImageLogits | None = None
 
     def __len__(self) -> int:
         return len(self.images)

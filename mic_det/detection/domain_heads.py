@@ -15,11 +15,14 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from mic_det.core import RunningMeans, scale_gradient, scaled_branches
+from mic_det.core import RunningMeans
 
 from .pointwise import pointwise_logits
+from .rowwise import rowwise_logits
 
 SOURCE, TARGET = 1.0, 0.0
+# Maps for the classification loss and for the consistency, a list of levels each.
+ImageLogits = tuple[list[Tensor], list[Tensor]]
 
 
 class ImageDomainHead(nn.Module):
@@ -61,6 +64,15 @@ class InstanceDomainHead(nn.Sequential):
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)
+
+    def branches(self, x: Tensor, factors: Sequence[float]) -> tuple[Tensor, ...]:
+        """`forward`, flat, once for each factor that gradients into ``x`` are multiplied by.
+
+        All share one draw of the dropout.
+        """
+        layers = [(each.weight, each.bias) for each in self if isinstance(each, nn.Linear)]
+        dropout = next(each.p for each in self if isinstance(each, nn.Dropout))
+        return rowwise_logits(x, layers, dropout if self.training else 0.0, factors)
 
 
 def image_domain_loss(
@@ -204,7 +216,7 @@ class SADAHeads(nn.Module):
             for _ in range(instance_heads)
         )
 
-    def image_logits(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def image_logits(self, features: Sequence[Tensor]) -> ImageLogits:
         """Logit maps for the classification loss and, of the pooled levels, for the consistency.
 
         Both are the same numbers, computed once; they differ in what gradients into the features
@@ -231,26 +243,19 @@ class SADAHeads(nn.Module):
         on no rows: all of them take part in each step, as DistributedDataParallel expects.
         """
         factors = (-self.instance_reversal, self.consistency_scale * self.instance_reversal)
+        if self.instance_weight == 0 or self.consistency_weight == 0:
+            factors = (factors[0 if self.instance_weight > 0 else 1],)
         if len(self.instance_heads) == 1:
-            (head,) = self.instance_heads
-            first, second = self._branches(head, box_features, factors)
-            return first.flatten(), second.flatten()
+            logits = self.instance_heads[0].branches(box_features, factors)
+            return logits[0], logits[-1]
         rows = [(levels == level).nonzero().flatten() for level in range(len(self.instance_heads))]
-        pairs = [
-            self._branches(head, box_features[each], factors)
+        parts = [
+            head.branches(box_features[each], factors)
             for head, each in zip(self.instance_heads, rows, strict=True)
         ]
         back = torch.cat(rows).argsort()
-        first, second = (
-            torch.cat([each.flatten() for each in part])[back] for part in zip(*pairs, strict=True)
-        )
-        return first, second
-
-    def _branches(self, head: nn.Module, x: Tensor, factors: tuple[float, float]):
-        if self.instance_weight > 0 and self.consistency_weight > 0:
-            return scaled_branches(head, x, factors)
-        logits = head(scale_gradient(x, factors[0 if self.instance_weight > 0 else 1]))
-        return logits, logits
+        logits = [torch.cat(each)[back] for each in zip(*parts, strict=True)]
+        return logits[0], logits[-1]
 
     def _count_image_hits(
         self, maps: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]], label: float
@@ -285,6 +290,8 @@ class SADAHeads(nn.Module):
         boxes: Sequence[Boxes],
         box_features: Tensor | None,
         levels: Tensor | None,
+        image_logits: ImageLogits | None = None,
+        instance_logits: tuple[Tensor, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The three losses of the images of one domain, not yet weighted.
 
@@ -295,9 +302,11 @@ class SADAHeads(nn.Module):
             boxes: proposals of each image, R in all.
             box_features: (R, D), or None when no loss uses instances.
             levels: (R,) ROI-pooler level of each proposal, or None likewise.
+            image_logits, instance_logits: what the methods of these names made of ``features`` and
+                of ``box_features``, if they were called already.
         """
         losses = {}
-        aligned, consistent = self.image_logits(features)
+        aligned, consistent = image_logits or self.image_logits(features)
         if self.image_weight > 0:
             self._count_image_hits(aligned, image_sizes, label)
             losses["loss_da_image"] = image_domain_loss(
@@ -305,7 +314,7 @@ class SADAHeads(nn.Module):
             )
         if not self.uses_instances:
             return losses
-        to_classify, to_compare = self.instance_logits(box_features, levels)
+        to_classify, to_compare = instance_logits or self.instance_logits(box_features, levels)
         count = max(len(to_classify), 1)
         if self.instance_weight > 0:
             self._count_instance_hits(to_classify, levels, label)
@@ -327,6 +336,8 @@ class SADAHeads(nn.Module):
         the same whatever their numbers of images: each loss is the mean of the domains' means,
         which for 1 + 1 images is the mean over both.
         """
+        if self.uses_instances:
+            source, target = self._with_instance_logits([source, target])
         of_source = self.domain_losses(SOURCE, **source)
         of_target = self.domain_losses(TARGET, **target)
         weights = {
@@ -337,3 +348,11 @@ class SADAHeads(nn.Module):
         return {
             name: weights[name] * 0.5 * (of_source[name] + of_target[name]) for name in of_source
         }
+
+    def _with_instance_logits(self, sides: Sequence[dict]) -> list[dict]:
+        """Both domains through each classifier at once: its gradients are then made once."""
+        rows = torch.cat([each["box_features"] for each in sides])
+        joint = self.instance_logits(rows, torch.cat([each["levels"] for each in sides]))
+        counts = [len(each["levels"]) for each in sides]
+        parts = zip(*(each.split(counts) for each in joint), strict=True)
+        return [side | {"instance_logits": part} for side, part in zip(sides, parts, strict=True)]

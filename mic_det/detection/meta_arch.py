@@ -31,6 +31,7 @@ from .regions import (
     run_box_head,
     sample_source_regions,
 )
+from .stem import pool_before_relu
 
 Batch = Sequence[dict[str, Any]]
 
@@ -81,6 +82,7 @@ class AdaptiveRCNN(GeneralizedRCNN):
         # Between a teacher and its student: outputs of their frozen stages on the same images.
         self.shared_stages = SharedStages()
         pool_in_one_dtype(self)
+        pool_before_relu(self)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -127,6 +129,11 @@ class AdaptiveRCNN(GeneralizedRCNN):
         on_source, on_target, on_masked = self.extract_all(
             source, target or [], [masked[i] for i in labelled]
         )
+        if target:
+            # Before the regions, so that on the way back the large gradients into all maps come
+            # after them, when memory is no longer at its fullest.
+            for each in (on_source, on_target):
+                each.domain_logits = self.domain_heads.image_logits(self._aligned_maps(each))
         detection, losses = self.source_regions(source, on_source)
         alignment = self.target_regions(on_target) if target else None
         consistency = None
@@ -253,10 +260,14 @@ class AdaptiveRCNN(GeneralizedRCNN):
             of_source["box_features"] = source.features[source.alignment_rows]
         return self.domain_heads(of_source, of_target)
 
+    def _aligned_maps(self, batch: FeatureBatch) -> list[Tensor]:
+        return [batch.features[name] for name in self.domain_levels]
+
     def _domain_inputs(self, regions: Regions) -> dict[str, Any]:
         batch = regions.batch
         return {
-            "features": [batch.features[name] for name in self.domain_levels],
+            "features": self._aligned_maps(batch),
+            "image_logits": batch.domain_logits,
             "image_sizes": batch.images.image_sizes,
             "boxes": regions.boxes,
             "box_features": regions.features,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -18,7 +19,7 @@ def pointwise_logits(
     `mic_det.core.scale_gradient`. As there is one logit a position, what flows back through the
     hidden layer is the same matrix for all losses but for a number a position: it is multiplied out
     once, and those numbers are put onto the C channels of ``x`` instead of the hidden ones. Kept
-    for the way back is which hidden units are active, a byte each.
+    for the way back is which hidden units are active, a bit each.
 
     Args:
         x: (N, C, H, W), floating, contiguous or channels-last.
@@ -32,6 +33,26 @@ def pointwise_logits(
 
 # Numbers of the hidden layer that are worked on, and in memory, at a time.
 CPU_BLOCK, GPU_BLOCK = 1 << 20, 1 << 26
+
+
+def computing_dtype(x: Tensor) -> torch.dtype:
+    """What to compute in: autocast's dtype where that is on, that of ``x`` elsewhere."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def pack_bits(values: Tensor) -> Tensor:
+    """(..., K) bool to (..., ceil(K / 8)) uint8: eight a byte, the first in its lowest bit."""
+    values = F.pad(values, (0, -values.shape[-1] % 8)).contiguous()
+    # Eight bytes of 0 or 1 are an integer; the product brings them side by side into its top byte.
+    return ((values.view(torch.int64) * 0x0102040810204080) >> 56).to(torch.uint8)
+
+
+def unpack_bits(packed: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """The first ``count`` values that `pack_bits` has packed, (..., count) of 0 and 1."""
+    codes = torch.arange(256, device=packed.device)
+    of_byte = (codes[:, None] >> torch.arange(8, device=packed.device) & 1).to(dtype)
+    return F.embedding(packed.int(), of_byte).flatten(-2)[..., :count]
 
 
 def _positions(maps: Tensor) -> Tensor:
@@ -49,23 +70,21 @@ def _blocks(maps: Tensor, hidden: int) -> list[slice]:
 class _PointwiseLogits(torch.autograd.Function):
     @staticmethod
     def forward(ctx, factors, x, w1, b1, w2, b2):
-        kind = x.device.type
-        autocast = torch.is_autocast_enabled(kind)
-        dtype = torch.get_autocast_dtype(kind) if autocast else x.dtype
+        dtype = computing_dtype(x)
         ctx.factors, ctx.dtype = factors, dtype
         ctx.set_materialize_grads(False)
         if not x.is_contiguous(memory_format=torch.channels_last):
             x = x.contiguous()
         count, _, height, width = x.shape
         logits = x.new_empty(count, height * width, dtype=dtype)
-        active = x.new_empty(count, height * width, len(w1), dtype=torch.bool)
-        with torch.autocast(kind, enabled=False):
+        active = x.new_empty(count, height * width, -(-len(w1) // 8), dtype=torch.uint8)
+        with torch.autocast(x.device.type, enabled=False):
             inputs = _positions(x.to(dtype))
             weight = w1.to(dtype).t().expand(count, -1, -1)
             first, last, offset = b1.to(dtype), w2.to(dtype), b2.to(dtype)
             for part in _blocks(x, len(w1)):
                 hidden = torch.baddbmm(first, inputs[:, part], weight)
-                torch.gt(hidden, 0, out=active[:, part])
+                active[:, part] = pack_bits(hidden > 0)
                 logits[:, part] = hidden.relu_() @ last + offset
         ctx.save_for_backward(x, w1, b1, w2, active)
         logits = logits.view(count, 1, height, width)
@@ -89,7 +108,7 @@ class _PointwiseLogits(torch.autograd.Function):
             inputs = _positions(x.to(dtype))
             weight = (w2[:, None] * w1).to(dtype).expand(len(x), -1, -1)
             for part in _blocks(x, len(w1)):
-                mask = active[:, part].to(dtype)
+                mask = unpack_bits(active[:, part], len(w1), dtype)
                 if of_x is not None:
                     _positions(of_x)[:, part] = torch.bmm(mask, weight).mul_(scaled[:, part])
                 if of_parameters:

@@ -65,13 +65,12 @@ def _is_for_sparse(pooler: ROIPooler, batches: Sequence[Pooled]) -> bool:
 class RowMatrix:
     """A sparse matrix, row by row; numbers are int32, for it lives until the way back.
 
-    ``columns``, ``weights`` (nnz,): its entries. ``rows`` (nnz,): their rows, ascending.
-    ``starts`` (R,): the first entry of each row. ``width``: number of columns.
+    ``columns``, ``weights`` (nnz,): its entries. ``starts`` (R,): the first entry of each row.
+    ``width``: number of columns.
     """
 
     columns: Tensor
     weights: Tensor
-    rows: Tensor
     starts: Tensor
     width: int
 
@@ -81,7 +80,8 @@ class _RowSums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, table: Tensor, matrix: RowMatrix) -> Tensor:
-        ctx.matrix = matrix
+        ctx.width = matrix.width
+        ctx.save_for_backward(matrix.columns, matrix.weights, matrix.starts)
         return F.embedding_bag(
             matrix.columns,
             table,
@@ -93,15 +93,19 @@ class _RowSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        matrix = ctx.matrix
-        columns, order = matrix.columns.sort(stable=True)
-        counts = torch.bincount(columns, minlength=matrix.width)
+        columns, weights, starts = ctx.saved_tensors
+        lengths = torch.diff(starts, append=starts.new_tensor([len(columns)]))
+        rows = torch.arange(len(starts), dtype=torch.int32).repeat_interleave(lengths)
+        counts = torch.bincount(columns, minlength=ctx.width)
+        order = columns.argsort(stable=True)
+        rows, weights = rows[order], weights[order]
+        del order, columns
         back = F.embedding_bag(
-            matrix.rows[order],
+            rows,
             grad.contiguous(),
             (counts.cumsum(0) - counts).int(),
             mode="sum",
-            per_sample_weights=matrix.weights[order],
+            per_sample_weights=weights,
         )
         return back, None
 
@@ -214,4 +218,4 @@ def _product(on_y: _Axis, on_x: _Axis, first: Tensor, across: Tensor, width: int
     row_first = first[:, None, None] + on_y.index * across[:, None, None]
     columns = row_first.view(-1)[of_y] + on_x.index.view(-1)[of_x]
     weights = on_y.weight.view(-1)[of_y] * on_x.weight.view(-1)[of_x]
-    return RowMatrix(columns.int(), weights, rows.int(), starts.int(), width)
+    return RowMatrix(columns.int(), weights, starts.int(), width)
