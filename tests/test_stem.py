@@ -64,6 +64,15 @@ def test_not_a_number_passes_through():
     assert ours(x).isnan().all() and theirs(x).isnan().all()
 
 
+def test_without_gradients_it_can_be_traced():
+    theirs, ours = stems("GN")
+    x = torch.randn(1, 3, 16, 24)
+    with torch.no_grad():
+        traced = torch.jit.trace(ours, x)
+        assert "PythonOp" not in str(traced.graph)
+        assert torch.equal(traced(x), theirs(x))
+
+
 def kept_bytes(stem, x):
     """Of what autograd keeps, the parameters left out."""
     kept = {}

@@ -28,7 +28,10 @@ class PoolFirstStem(BasicStem):
     """`BasicStem` with relu behind the pooling; see `pool_before_relu`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu_(_MaxPool.apply(self.conv1(x)))
+        x = self.conv1(x)
+        # Without a way back the plain operator, which exporters know.
+        pooled = _MaxPool.apply(x) if x.requires_grad else F.max_pool2d(x, **WINDOW)
+        return F.relu_(pooled)
 
 
 class _MaxPool(torch.autograd.Function):
