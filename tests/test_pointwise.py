@@ -1,5 +1,7 @@
 """The image-level heads with their way back written out give the plain heads' numbers."""
 
+import copy
+
 import pytest
 import torch
 
@@ -77,6 +79,25 @@ def test_under_autocast():
     for one, other in zip(found, exact, strict=True):
         assert one.dtype == torch.float32
         assert (one - other).norm() < 0.05 * other.norm()
+
+
+def test_weights_as_they_are_at_the_start_under_float16():
+    """Their products are about 1e-6: no more is lost than the plain layers lose."""
+    torch.manual_seed(0)
+    head = ImageDomainHead(64)
+    x, upstream = torch.randn(1, 64, 8, 8), 100 * torch.randn(1, 1, 8, 8)
+    exact = copy.deepcopy(head).double()
+    y = x.double().requires_grad_()
+    (expected,) = torch.autograd.grad(exact(y), y, upstream.double())
+
+    def error(logits_of):
+        x.requires_grad_()
+        with torch.autocast("cpu", dtype=torch.float16):
+            logits = logits_of(x)
+        (found,) = torch.autograd.grad(logits, x, upstream.to(logits.dtype))
+        return float((found - expected).norm() / expected.norm())
+
+    assert error(lambda maps: head.branches(maps, (1.0,))[0]) < 1.1 * error(head) < 0.05
 
 
 def test_maps_in_another_memory_order():

@@ -103,14 +103,19 @@ class _PointwiseLogits(torch.autograd.Function):
         # sums over positions of g * active * x, and of g * active
         products, sums = w1.new_zeros(w1.shape, dtype=exact), b1.new_zeros(b1.shape, dtype=exact)
         with torch.autocast(x.device.type, enabled=False):
-            scaled = sum(factor * grad for factor, grad in pairs).flatten(1).unsqueeze(2)
+            scaled = sum(factor * grad.to(exact) for factor, grad in pairs).flatten(1).unsqueeze(2)
             total = sum(grad for _, grad in pairs).flatten(1)
             inputs = _positions(x.to(dtype))
-            weight = (w2[:, None] * w1).to(dtype).expand(len(x), -1, -1)
+            # At the start these products are about 1e-6, too small for float16.
+            weight = w2[:, None] * w1
+            largest = weight.abs().amax().clamp(min=torch.finfo(weight.dtype).tiny)
+            weight = (weight / largest).to(dtype).expand(len(x), -1, -1)
+            scaled = scaled * largest
             for part in _blocks(x, len(w1)):
                 mask = unpack_bits(active[:, part], len(w1), dtype)
                 if of_x is not None:
-                    _positions(of_x)[:, part] = torch.bmm(mask, weight).mul_(scaled[:, part])
+                    of_part = torch.bmm(mask, weight).to(exact)
+                    _positions(of_x)[:, part] = of_part.mul_(scaled[:, part])
                 if of_parameters:
                     spread = total[:, part].to(dtype)
                     weighted = inputs[:, part] * spread.unsqueeze(2)

@@ -16,8 +16,8 @@ def pool_before_relu(model: nn.Module) -> None:
 
     The largest value of a window is the same before relu and after it, and so is where it lies,
     unless it is negative: then nothing flows back in either order. Relu then works on a quarter of
-    the map, and of what goes into the pooling, otherwise kept twice at the detector's finest
-    resolution, only the places of the largest values are kept.
+    the map, and of what goes into the pooling, the largest map but for the norm's input, only the
+    places of the largest values are kept.
     """
     for module in model.modules():
         if type(module) is BasicStem:
@@ -29,9 +29,9 @@ class PoolFirstStem(BasicStem):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
-        # Without a way back the plain operator, which exporters know.
-        pooled = _MaxPool.apply(x) if x.requires_grad else F.max_pool2d(x, **WINDOW)
-        return F.relu_(pooled)
+        if x.requires_grad and not torch.jit.is_tracing():
+            return F.relu_(_MaxPool.apply(x))
+        return F.relu_(F.max_pool2d(x, **WINDOW))
 
 
 class _MaxPool(torch.autograd.Function):
