@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .branches import computing_dtype, merged
+
 
 def pointwise_logits(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, factors: Sequence[float]
@@ -33,12 +35,6 @@ def pointwise_logits(
 
 # Numbers of the hidden layer that are worked on, and in memory, at a time.
 CPU_BLOCK, GPU_BLOCK = 1 << 20, 1 << 26
-
-
-def computing_dtype(x: Tensor) -> torch.dtype:
-    """What to compute in: autocast's dtype where that is on, that of ``x`` elsewhere."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def pack_bits(values: Tensor) -> Tensor:
@@ -93,24 +89,23 @@ class _PointwiseLogits(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads: Tensor | None):
-        pairs = [(f, g) for f, g in zip(ctx.factors, grads, strict=True) if g is not None]
-        if not pairs:
+        dtype, exact = ctx.dtype, torch.promote_types(ctx.dtype, torch.float32)
+        sums_of_losses = merged(grads, ctx.factors, exact)
+        if sums_of_losses is None:
             return (None,) * 6
         x, w1, b1, w2, active = ctx.saved_tensors
-        dtype, exact = ctx.dtype, torch.promote_types(ctx.dtype, torch.float32)
+        total, scaled = (each.flatten(1) for each in sums_of_losses)
         of_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
         of_parameters = any(ctx.needs_input_grad[2:])
         # sums over positions of g * active * x, and of g * active
         products, sums = w1.new_zeros(w1.shape, dtype=exact), b1.new_zeros(b1.shape, dtype=exact)
         with torch.autocast(x.device.type, enabled=False):
-            scaled = sum(factor * grad.to(exact) for factor, grad in pairs).flatten(1).unsqueeze(2)
-            total = sum(grad for _, grad in pairs).flatten(1)
             inputs = _positions(x.to(dtype))
             # At the start these products are about 1e-6, too small for float16.
             weight = w2[:, None] * w1
             largest = weight.abs().amax().clamp(min=torch.finfo(weight.dtype).tiny)
             weight = (weight / largest).to(dtype).expand(len(x), -1, -1)
-            scaled = scaled * largest
+            scaled = scaled.unsqueeze(2) * largest
             for part in _blocks(x, len(w1)):
                 mask = unpack_bits(active[:, part], len(w1), dtype)
                 if of_x is not None:
@@ -128,5 +123,5 @@ class _PointwiseLogits(torch.autograd.Function):
                 (w2[:, None] * products).to(w1.dtype),
                 (w2 * sums).to(b1.dtype),
                 ((w1 * products).sum(1) + b1 * sums).to(w2.dtype),
-                total.to(exact).sum().reshape(1).to(b1.dtype),
+                total.sum().reshape(1).to(b1.dtype),
             )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .pointwise import computing_dtype
+from .branches import computing_dtype, merged
 
 
 def rowwise_logits(
@@ -57,20 +57,19 @@ class _RowwiseLogits(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads: Tensor | None):
-        pairs = [(f, g) for f, g in zip(ctx.factors, grads, strict=True) if g is not None]
-        if not pairs:
+        sums_of_losses = merged(grads, ctx.factors, ctx.dtype)
+        if sums_of_losses is None:
             return (None,) * 9
+        total, scaled = sums_of_losses
         x, first, second, w1, w2, w3 = ctx.saved_tensors
         of_input, of_parameters = ctx.needs_input_grad[2], any(ctx.needs_input_grad[3:])
         with torch.autocast(x.device.type, enabled=False):
             rows, w1, w2, w3 = (each.to(ctx.dtype) for each in (x, w1, w2, w3))
-            total = sum(grad for _, grad in pairs).to(ctx.dtype)
             # d logit / d (what goes into the relu), of the second layer and of the first
             to_second = (second > 0) * (w3 * ctx.survivors)
             to_first = (to_second @ w2).mul_(first > 0).mul_(ctx.survivors)
             of_x = None
             if of_input:
-                scaled = sum(factor * grad for factor, grad in pairs).to(ctx.dtype)
                 of_x = (to_first @ w1).mul_(scaled[:, None]).to(x.dtype)
             if not of_parameters:
                 return None, None, of_x, *(None,) * 6
