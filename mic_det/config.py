@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -281,6 +282,12 @@ def _find_domain_files(paths: Sequence[str], beside: Path | None, origin: str) -
     return tuple(found)
 
 
+@functools.cache
+def _say_no_gpu() -> None:
+    """Once in a process: a study loads a config for each of its runs."""
+    logging.getLogger(__name__).warning("No GPU here: MODEL.DEVICE is set to cpu.")
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CN:
     """Read a YAML config and ``KEY VALUE`` overrides on top of the defaults; frozen and checked.
 
@@ -310,7 +317,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CN:
         found = _find_domain_files(named, beside, str(path))
     cfg.DATASETS.REGISTER = found
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        logging.getLogger(__name__).warning("No GPU here: MODEL.DEVICE is set to cpu.")
+        _say_no_gpu()
         cfg.MODEL.DEVICE = "cpu"
     check_config(cfg)
     cfg.freeze()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from detector import CONFIGS
 
+from mic_det import config as config_module
 from mic_det.config import ConfigError, check_config, get_cfg, load_config
 
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
@@ -222,10 +223,16 @@ def test_config_error_is_a_value_error():
     assert issubclass(ConfigError, ValueError)
 
 
-def test_no_gpu_falls_back_to_the_cpu(caplog):
-    cfg = load_config(STREETS, ["MODEL.DEVICE", "cuda"])
-    if torch.cuda.is_available():
-        assert cfg.MODEL.DEVICE == "cuda"
-    else:
-        assert cfg.MODEL.DEVICE == "cpu"
-        assert "MODEL.DEVICE" in caplog.text
+def test_no_gpu_falls_back_to_the_cpu_and_says_so_once(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config_module._say_no_gpu.cache_clear()
+    devices = [load_config(STREETS, ["MODEL.DEVICE", "cuda"]).MODEL.DEVICE for _ in range(3)]
+    assert devices == ["cpu"] * 3
+    assert caplog.text.count("No GPU here: MODEL.DEVICE is set to cpu.") == 1
+
+
+def test_with_a_gpu_it_is_used(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config_module._say_no_gpu.cache_clear()
+    assert load_config(STREETS, ["MODEL.DEVICE", "cuda"]).MODEL.DEVICE == "cuda"
+    assert "No GPU" not in caplog.text
