@@ -14,7 +14,7 @@ import processes
 import pytest
 import torch
 from class_trees import CLASSES, CONFIGS, TINY, register_trees, tiny_config
-from test_training import CutAfter, PowerCut, differing, train
+from small_runs import CutAfter, PowerCut, differing, train
 
 from mic_det import classification, core, engine
 from mic_det.classification.backbone import build_backbone

@@ -10,7 +10,7 @@ import pytest
 import torch
 from class_trees import register_trees, tiny_config
 from PIL import Image
-from test_training import differing, train
+from small_runs import differing, train
 
 from mic_det.classification.backbone import build_backbone
 from mic_det.classification.pictures import ClassPictures

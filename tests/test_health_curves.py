@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from detector import CLASSES, masked_losses, random_labels, tiny_model, unlabelled
-from test_training import ALL_PARTS, config, differing, train
+from small_runs import ALL_PARTS, config, differing, train
 
 from mic_det.core import EMATeacher, RunningMeans
 from mic_det.detection.domain_heads import SOURCE, TARGET

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from test_training import SMALL
+from small_runs import SMALL
 from tiny_streets import CLEAR, FOGGY, register_tiny_streets
 
 from mic_det.cli import run_tool

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from small_domain import make_domain, write_coco_file
-from test_training import SMALL
+from small_runs import SMALL
 
 import mic_det.data
 from mic_det.config import ConfigError, load_config

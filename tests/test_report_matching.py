@@ -9,7 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from run_folders import make_run
-from test_training import config
+from small_runs import config
 from tiny_streets import FOGGY
 
 from mic_det.data.formats.coco import DataError

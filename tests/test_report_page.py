@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from run_folders import make_run
-from test_training import config, train
+from small_runs import config, train
 from tiny_streets import FOGGY
 
 from mic_det.cli import run_tool

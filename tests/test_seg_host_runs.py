@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.engine import HookBase
+from small_runs import PowerCut, train
 from tiny_label_maps import SOURCE, TARGET, block_config
 
 from mic_det.config import ConfigError
-from mic_det.engine import build_trainer
 from mic_det.segmentation.networks.base import SegmentationNetwork
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
@@ -26,29 +25,8 @@ LOSSES = {
 }
 
 
-class PowerCut(Exception):
-    """Ends a run in the midst of it."""
-
-
-class CutAfter(HookBase):
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
-
-    def after_step(self) -> None:
-        if self.trainer.iter == self.iteration:
-            raise PowerCut
-
-
 def config(folder: Path, host: str, *overrides: str):
     return block_config(folder, "MODEL.SEG.HOST", host, *HOSTS[host], *overrides)
-
-
-def train(cfg, *, resume: bool = False, cut_after: int | None = None):
-    trainer = build_trainer(cfg, resume=resume, writers=list, log_period=1)
-    if cut_after is not None:
-        trainer.register_hooks([CutAfter(cut_after)])
-    trainer.train(trainer.start_iter, cfg.SOLVER.MAX_ITER)
-    return trainer
 
 
 def everything(trainer) -> dict[str, torch.Tensor]:
