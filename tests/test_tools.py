@@ -76,10 +76,3 @@ def test_cs2foggy_trains_two_iterations_and_evaluates(method, cityscapes, tmp_pa
     )
     assert again.returncode == 0, again.stderr[-2000:]
     assert json.loads((tmp_path / "results.json").read_text()) == results
-
-
-def test_env_names_detectron2(tmp_path):
-    done = run("-m", "mic_det.env", data=tmp_path)
-    assert done.returncode == 0
-    rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
-    assert Path(rows["detectron2"].rsplit(", ", 1)[1]).name == "detectron2"
