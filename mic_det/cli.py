@@ -11,6 +11,7 @@ from mic_det.errors import UserError
 
 # Errors that a user can mend: their messages say how.
 USER_ERRORS = (UserError,)
+SAME_COMMAND = "The same command goes on from here."
 
 
 def own_words(error: Exception) -> str:
@@ -21,15 +22,18 @@ def own_words(error: Exception) -> str:
     return text
 
 
-def run_tool(main: Callable[[], None]) -> None:
-    """Call ``main``; an error that a user can mend ends in its message and exit code 2."""
+def run_tool(main: Callable[[], None], on_interrupt: str = "") -> None:
+    """Call ``main``; an error that a user can mend ends in its message and exit code 2.
+
+    ``on_interrupt``: how to go on after Ctrl-C.
+    """
     try:
         main()
     except UserError as error:
         print(f"error: {own_words(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nStopped; the same command goes on from here.", file=sys.stderr)
+        print(f"\nStopped. {on_interrupt}".rstrip(), file=sys.stderr)
         sys.exit(130)
 
 

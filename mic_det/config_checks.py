@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from detectron2.config import CfgNode as CN
 
+from mic_det.config_checks_detection import check_detection
 from mic_det.core import QUALITY_MODES
 from mic_det.errors import ConfigError
 from mic_det.segmentation.config import check_segmentation_config
@@ -25,6 +26,8 @@ def check_config(cfg: CN) -> None:
         if not holds:
             raise ConfigError(message)
 
+    if cfg.MODEL.TASK == "detection":
+        check_detection(cfg, require)
     if cfg.MODEL.TASK == "segmentation":
         check_segmentation_config(cfg, require)
     if cfg.MODEL.TASK == "classification":
@@ -32,7 +35,6 @@ def check_config(cfg: CN) -> None:
         _check_square(cfg, require)
     for check in (
         _check_target,
-        _check_sada,
         _check_mic,
         _check_classifier,
         _check_solver,
@@ -59,25 +61,6 @@ def _check_target(cfg: CN, require: Require) -> None:
         )
 
 
-def _check_sada(cfg: CN, require: Require) -> None:
-    """Levels of the domain heads."""
-    if not cfg.MODEL.SADA.ENABLED:
-        return
-    sada, pooled = cfg.MODEL.SADA, tuple(cfg.MODEL.ROI_HEADS.IN_FEATURES)
-    aligned = tuple(sada.IMAGE_LEVELS or cfg.MODEL.RPN.IN_FEATURES)
-    require(
-        set(aligned) <= set(cfg.MODEL.RPN.IN_FEATURES),
-        f"MODEL.SADA.IMAGE_LEVELS {aligned}: choose from MODEL.RPN.IN_FEATURES "
-        f"{tuple(cfg.MODEL.RPN.IN_FEATURES)}",
-    )
-    require(
-        sada.CONSISTENCY_WEIGHT == 0 or aligned[: len(pooled)] == pooled,
-        f"MODEL.SADA.CONSISTENCY_WEIGHT > 0 compares proposals with the image-level heads of the "
-        f"maps they are pooled from: MODEL.SADA.IMAGE_LEVELS must begin with {pooled}, not be "
-        f"{aligned}. Or set the weight to 0.",
-    )
-
-
 def _check_mic(cfg: CN, require: Require) -> None:
     """Masks, pseudo labels and the watchdog."""
     mic = cfg.MODEL.MIC
@@ -95,10 +78,25 @@ def _check_mic(cfg: CN, require: Require) -> None:
         mic.QUALITY in QUALITY_MODES,
         f"MODEL.MIC.QUALITY is one of {', '.join(QUALITY_MODES)}, not {mic.QUALITY!r}",
     )
+    _check_augmentation(cfg, require)
     factor = mic.WATCHDOG.EXPLOSION_FACTOR
     require(factor > 0, f"MODEL.MIC.WATCHDOG.EXPLOSION_FACTOR is above 0, not {factor}")
     idle = mic.WATCHDOG.COLLAPSE_ITERS
     require(idle >= 1, f"MODEL.MIC.WATCHDOG.COLLAPSE_ITERS is at least 1, not {idle}")
+
+
+def _check_augmentation(cfg: CN, require: Require) -> None:
+    """The student's copy of the target (`mic_det.core.StudentAugment`)."""
+    augment = cfg.MODEL.MIC.AUGMENT
+    for key, most in (("JITTER", 1.0), ("HUE", 0.5), ("JITTER_PROB", 1.0), ("BLUR_PROB", 1.0)):
+        value = augment[key]
+        require(0.0 <= value <= most, f"MODEL.MIC.AUGMENT.{key} is in [0, {most:g}], not {value}")
+    sigma = tuple(augment.BLUR_SIGMA)
+    require(
+        len(sigma) == 2 and 0.0 < sigma[0] <= sigma[1],
+        f"MODEL.MIC.AUGMENT.BLUR_SIGMA is the least and the largest, in pixels, above 0, not "
+        f"{sigma}",
+    )
 
 
 def _check_classifier(cfg: CN, require: Require) -> None:
@@ -150,13 +148,11 @@ def _check_square(cfg: CN, require: Require) -> None:
         f"INPUT.SQUARE.SCALE is the least and the largest share of the area, in (0, 1], not "
         f"{scale}",
     )
-    flip, order, jitter = cfg.INPUT.RANDOM_FLIP, cfg.INPUT.FORMAT, cfg.INPUT.COLOR_JITTER
+    flip = cfg.INPUT.RANDOM_FLIP
     require(
         flip in ("none", "horizontal"),
         f"INPUT.RANDOM_FLIP is none or horizontal for classification, not {flip!r}",
     )
-    require(order in ("RGB", "BGR"), f"INPUT.FORMAT is RGB or BGR, not {order!r}")
-    require(jitter >= 0, f"INPUT.COLOR_JITTER is at least 0, not {jitter}")
     require(mic.WEIGHT >= 0, f"MODEL.MIC.WEIGHT is at least 0, not {mic.WEIGHT}")
     require(
         not mic.ENABLED or mic.RATIO == 0 or round(square.SIZE / max(1, mic.BLOCK_SIZE)) >= 2,
@@ -168,11 +164,14 @@ def _check_square(cfg: CN, require: Require) -> None:
 def _check_solver(cfg: CN, require: Require) -> None:
     """Steps, clipping and the teacher."""
     solver = cfg.SOLVER
-    for key, value in (
-        ("SOLVER.MAX_SKIPPED_STEPS", solver.MAX_SKIPPED_STEPS),
-        ("SOLVER.CHECKPOINTS_KEPT", solver.CHECKPOINTS_KEPT),
+    for key, least in (
+        ("MAX_ITER", 1),
+        ("IMS_PER_BATCH", 1),
+        ("TARGET_IMS_PER_BATCH", 0),
+        ("MAX_SKIPPED_STEPS", 1),
+        ("CHECKPOINTS_KEPT", 1),
     ):
-        require(value >= 1, f"{key} is at least 1, not {value}")
+        require(solver[key] >= least, f"SOLVER.{key} is at least {least}, not {solver[key]}")
     clip = solver.CLIP_GRADIENTS.CLIP_VALUE
     require(clip > 0, f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is above 0, not {clip}")
     alpha = cfg.MODEL.TEACHER.ALPHA
@@ -181,6 +180,9 @@ def _check_solver(cfg: CN, require: Require) -> None:
 
 def _check_data(cfg: CN, require: Require) -> None:
     """Loading."""
+    order, jitter = cfg.INPUT.FORMAT, cfg.INPUT.COLOR_JITTER
+    require(order in ("RGB", "BGR"), f"INPUT.FORMAT is RGB or BGR, not {order!r}")
+    require(jitter >= 0, f"INPUT.COLOR_JITTER is at least 0, not {jitter}")
     require(
         not cfg.INPUT.RESIZED_CACHE
         or (cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "choice" and not cfg.INPUT.CROP.ENABLED),

@@ -9,6 +9,7 @@ from mic_det.config import ConfigError, check_config, get_cfg, load_config
 
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 STREETS = CONFIGS / "base" / "streets.yaml"
+MIC = ("MODEL.MIC.ENABLED", "True")
 
 
 def write(tmp_path, text):
@@ -188,6 +189,31 @@ def test_base_on_the_command_line():
         (["MODEL.MIC.WATCHDOG.ACTION", "shout"], r"WATCHDOG\.ACTION .*warn, stop"),
         (["MODEL.MIC.WATCHDOG.COLLAPSE_ITERS", "0"], r"COLLAPSE_ITERS is at least 1"),
         (["MODEL.MIC.WATCHDOG.EXPLOSION_FACTOR", "0.0"], r"EXPLOSION_FACTOR is above 0"),
+        (["MODEL.MIC.AUGMENT.HUE", "0.7"], r"AUGMENT\.HUE is in \[0, 0\.5\], not 0\.7"),
+        (["MODEL.MIC.AUGMENT.JITTER", "-0.1"], r"AUGMENT\.JITTER is in \[0, 1\]"),
+        (["MODEL.MIC.AUGMENT.JITTER_PROB", "2.0"], r"AUGMENT\.JITTER_PROB is in \[0, 1\]"),
+        (["MODEL.MIC.AUGMENT.BLUR_PROB", "2.0"], r"AUGMENT\.BLUR_PROB is in \[0, 1\]"),
+        (["MODEL.MIC.AUGMENT.BLUR_SIGMA", "(1.0,)"], r"BLUR_SIGMA .*\(1\.0,\)"),
+        (["MODEL.MIC.AUGMENT.BLUR_SIGMA", "(2.0, 1.0)"], r"BLUR_SIGMA .*\(2\.0, 1\.0\)"),
+        (["SOLVER.MAX_ITER", "0"], r"SOLVER\.MAX_ITER is at least 1"),
+        (["SOLVER.IMS_PER_BATCH", "0"], r"SOLVER\.IMS_PER_BATCH is at least 1"),
+        (["SOLVER.TARGET_IMS_PER_BATCH", "-1"], r"TARGET_IMS_PER_BATCH is at least 0"),
+        (["INPUT.FORMAT", "L"], r"INPUT\.FORMAT is RGB or BGR, not 'L'"),
+        (["INPUT.COLOR_JITTER", "-0.1"], r"INPUT\.COLOR_JITTER is at least 0"),
+        (["MODEL.MASK_ON", "True"], r"MODEL\.MASK_ON: .*boxes alone"),
+        (["MODEL.KEYPOINT_ON", "True"], r"MODEL\.KEYPOINT_ON: .*boxes alone"),
+        (["MODEL.ROI_HEADS.NAME", "Res5ROIHeads"], r"ROI_HEADS\.NAME .*'Res5ROIHeads'"),
+        (["MODEL.ROI_HEADS.NAME", "CascadeROIHeads"], r"ROI_HEADS\.NAME .*'CascadeROIHeads'"),
+        (["MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"], r"PROPOSAL_GENERATOR\.NAME is RPN"),
+        (["MODEL.SADA.DROPOUT", "1.0"], r"MODEL\.SADA\.DROPOUT is in \[0, 1\)"),
+        (["MODEL.LOAD_PROPOSALS", "True"], r"MODEL\.LOAD_PROPOSALS .*not used"),
+        (["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"], r"SAMPLER_TRAIN .*not used"),
+        (["SOLVER.REFERENCE_WORLD_SIZE", "8"], r"REFERENCE_WORLD_SIZE .*not used"),
+        (["TEST.AUG.ENABLED", "True"], r"TEST\.AUG\.ENABLED .*not used"),
+        (["TEST.PRECISE_BN.ENABLED", "True"], r"TEST\.PRECISE_BN\.ENABLED .*not used"),
+        ([*MIC, "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", "True"], r"USE_SIGMOID_CE .*MIC"),
+        ([*MIC, "MODEL.ROI_BOX_HEAD.USE_FED_LOSS", "True"], r"USE_FED_LOSS .*MIC"),
+        ([*MIC, "MODEL.RPN.BOUNDARY_THRESH", "0"], r"BOUNDARY_THRESH .*MIC"),
         (["SOLVER.OPTIMIZER", "Adam"], r"SOLVER\.OPTIMIZER .*AdamW"),
         (["SOLVER.AMP.DTYPE", "half"], r"SOLVER\.AMP\.DTYPE .*bfloat16"),
         (["MODEL.WEIGHTS_FROM", "best"], r"MODEL\.WEIGHTS_FROM .*student"),
@@ -211,6 +237,11 @@ def test_edges_that_are_allowed():
         ["DATASETS.TARGET", "()"],
         ["SOLVER.STEPS", "(1, 2)"],
         ["DATASETS.TARGET", "('a', 'b')"],
+        ["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", "True"],
+        ["MODEL.RPN.BOUNDARY_THRESH", "0"],
+        ["MODEL.MIC.AUGMENT.HUE", "0.5"],
+        ["MODEL.MIC.AUGMENT.BLUR_SIGMA", "(1.0, 1.0)"],
+        ["MODEL.SADA.DROPOUT", "0.0"],
     ):
         load_config(STREETS, overrides)
 

@@ -18,6 +18,7 @@ from mic_det.data import builtin, register_domain, register_yaml
 from mic_det.data.catalog import labelled_dicts, require_domain, unlabelled_dicts
 from mic_det.data.errors import DataError
 from mic_det.data.formats.annotations import annotation_kind
+from mic_det.data.loader import source_stream
 from mic_det.data.register import register_from_config
 from mic_det.detection.checks import check_classes
 from mic_det.engine import build_trainer
@@ -281,6 +282,37 @@ def test_unmapped_class_of_the_test_set_stops_before_training(root, tmp_path):
     cfg = trapped_config(root, tmp_path, "gone")
     write_coco_file(root, lambda d: d["categories"][0].update(name="tram"))
     with pytest.raises(DataError, match=r"'tram' \(2 boxes\): no class of the model"):
+        build_trainer(cfg, writers=list)
+
+
+def test_a_source_of_crowds_alone_stops_before_training(root):
+    def crowds(data: dict) -> None:
+        for each in data["annotations"]:
+            each["iscrowd"] = 1
+
+    write_coco_file(root, crowds)
+    register_domain("crowds", root / "images", root / "boxes.json")
+    cfg = load_config(STREETS, ["DATASETS.TRAIN", "('crowds',)"])
+    with pytest.raises(
+        DataError, match=r"DATASETS\.TRAIN \('crowds',\): iscrowd is 1 in every box"
+    ):
+        source_stream(cfg, 0)
+
+
+def test_images_without_boxes_are_left_out_of_the_source_if_so_configured(root):
+    write_coco_file(root)
+    register_domain("some_empty", root / "images", root / "boxes.json")
+    for filtered, images in ((True, 2), (False, 3)):
+        settings = ["DATALOADER.FILTER_EMPTY_ANNOTATIONS", str(filtered)]
+        cfg = load_config(STREETS, ["DATASETS.TRAIN", "('some_empty',)", *settings])
+        assert len(source_stream(cfg, 0).dicts) == images
+
+
+def test_a_network_without_a_teacher_is_named(root, tmp_path):
+    cfg = trapped_config(root, tmp_path, "gone").clone()
+    cfg.defrost()
+    cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
+    with pytest.raises(ConfigError, match=r"'GeneralizedRCNN' has no teacher: .* AdaptiveRCNN"):
         build_trainer(cfg, writers=list)
 
 

@@ -62,6 +62,19 @@ def test_runs_of_a_seed_start_from_that_seeds_burn_in(tmp_path):
         assert by_name[f"{method}_4"].SOLVER == by_name["source_4"].SOLVER
 
 
+def test_demo_is_fair_and_takes_settings(tmp_path):
+    demo = load("demo")
+    runs = {run.name: run.cfg.SOLVER for run in demo.demo_runs(tmp_path, [])}
+    assert runs["mic"] == runs["source_only"]
+    assert runs["burn_in"].MAX_ITER + runs["mic"].MAX_ITER == runs["oracle"].MAX_ITER
+    for solver in runs.values():
+        # The rate goes down once, and with a sixth of the training left.
+        (step,) = solver.STEPS
+        assert step / solver.MAX_ITER == pytest.approx(5 / 6, abs=0.01)
+    brief = demo.demo_runs(tmp_path, ["SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "()"])
+    assert {run.max_iter for run in brief} == {3}
+
+
 def test_report_of_two_seeds(tmp_path, capsys):
     study = load("study")
     methods = {name: study.METHODS[name] for name in ("source", "mic", "oracle")}

@@ -213,9 +213,10 @@ def test_follow_in_a_loop_of_ones_own():
     close(teacher.model.head.weight, expected)
 
 
-def test_follow_leaves_out_the_steps_a_gradient_scaler_leaves_out():
+@pytest.mark.parametrize("fused", [False, True])
+def test_follow_leaves_out_the_steps_a_gradient_scaler_leaves_out(fused):
     student = nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1, fused=fused)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     teacher = EMATeacher(student, 0.5)
     teacher.follow(student, optimizer)

@@ -54,6 +54,39 @@ def test_misspelt_key_is_refused_with_the_right_one(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ("detectron2://ImageNetPretrained/MSRA/R-50.pkl", "would replace those of the run in"),
+        ("", "MODEL.WEIGHTS is empty"),
+    ],
+)
+def test_evaluation_does_not_overwrite_a_run_with_what_it_started_from(tmp_path, weights, says):
+    (tmp_path / "last_checkpoint").write_text("model_0000099.pth")
+    (tmp_path / "results.json").write_text("the run's own")
+    done = run(
+        "tools/train_net.py",
+        *("--config", "configs/cs2foggy_mic.yaml", "--eval-only"),
+        *("OUTPUT_DIR", str(tmp_path), "MODEL.WEIGHTS", weights),
+        data=tmp_path,
+    )
+    assert done.returncode == 2
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert says in message and f"MODEL.WEIGHTS {tmp_path}/model_0000099.pth" in message
+    assert (tmp_path / "results.json").read_text() == "the run's own"
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    told = "from mic_det.cli import run_tool\ndef stop(): raise KeyboardInterrupt\n"
+    for call, says in (
+        ("run_tool(stop, 'Go on with --resume.')", "Stopped. Go on with --resume."),
+        ("run_tool(stop)", "Stopped."),
+    ):
+        done = run("-c", told + call, data=tmp_path)
+        assert done.returncode == 130
+        assert done.stderr.split("\n")[1:] == [says, ""]
+
+
 @pytest.mark.parametrize("method", ["source", "sada", "mic", "oracle"])
 def test_cs2foggy_trains_two_iterations_and_evaluates(method, cityscapes, tmp_path):
     small = [

@@ -13,7 +13,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from mic_det.cli import run_tool
+from mic_det.cli import SAME_COMMAND, run_tool
 from mic_det.data.classification.digits import ensure_digits
 from mic_det.engine.demo import Demo
 from mic_det.engine.runs import REPOSITORY, Run
@@ -78,4 +78,4 @@ DEMO = Demo(
 )
 
 if __name__ == "__main__":
-    run_tool(lambda: DEMO.main(__doc__.splitlines()[0]))
+    run_tool(lambda: DEMO.main(__doc__.splitlines()[0]), SAME_COMMAND)

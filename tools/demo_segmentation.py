@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from tabulate import tabulate
 
-from mic_det.cli import run_tool
+from mic_det.cli import SAME_COMMAND, run_tool
 from mic_det.data.streets import ensure_streets
 from mic_det.drawing import grid, titled, write_png
 from mic_det.engine.demo import Demo
@@ -109,4 +109,4 @@ DEMO = Demo(
 )
 
 if __name__ == "__main__":
-    run_tool(lambda: DEMO.main(__doc__.splitlines()[0]))
+    run_tool(lambda: DEMO.main(__doc__.splitlines()[0]), SAME_COMMAND)

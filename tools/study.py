@@ -20,7 +20,7 @@ from statistics import mean, stdev
 from scipy.stats import spearmanr
 from tabulate import tabulate
 
-from mic_det.cli import run_tool
+from mic_det.cli import SAME_COMMAND, run_tool
 from mic_det.config import ConfigError
 from mic_det.data.errors import DataError
 from mic_det.engine.report import result_rows
@@ -185,4 +185,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(main, SAME_COMMAND)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from mic_det.cli import run_tool
+from mic_det.cli import SAME_COMMAND, run_tool
 from mic_det.config import ConfigError, load_config
 from mic_det.data.errors import DataError
 from mic_det.data.files import write_atomically
@@ -244,4 +244,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(main, SAME_COMMAND)

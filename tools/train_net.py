@@ -20,6 +20,7 @@ from mic_det.cli import USER_ERRORS, run_tool, without_tracebacks
 from mic_det.config import load_config
 from mic_det.data.errors import DataError
 from mic_det.engine import build_trainer, evaluate, load_for_evaluation
+from mic_det.engine.evaluation import check_evaluated_weights
 from mic_det.engine.launch import launch, main_process_first, started_by_torchrun
 from mic_det.engine.record import read_record, write_record
 from mic_det.engine.report import results_table
@@ -66,6 +67,8 @@ def repeat(arguments: argparse.Namespace) -> argparse.Namespace:
 def prepare(arguments: argparse.Namespace):
     """The checked configuration; raises with one message if data that it names are missing."""
     cfg = load_config(arguments.config_file, arguments.opts)
+    if arguments.eval_only:
+        check_evaluated_weights(cfg, resume=arguments.resume)
     message = task_of(cfg).missing_data_message(cfg, training=not arguments.eval_only)
     if message:
         raise DataError(message)
@@ -112,4 +115,4 @@ def start() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(start)
+    run_tool(start, "Training goes on from its last checkpoint with --resume.")

@@ -167,7 +167,15 @@ class EMATeacher:
         A step that a gradient scaler leaves out is left out here too. Returns a handle whose
         ``remove()`` ends it.
         """
-        return optimizer.register_step_post_hook(lambda *_: self.update(student))
+
+        def after_step(*_: Any) -> None:
+            # A scaler calls a fused optimizer's step in any case, and leaves it word of what it
+            # found: the step itself then changes nothing.
+            found_inf = getattr(optimizer, "found_inf", None)
+            if found_inf is None or not found_inf.item():
+                self.update(student)
+
+        return optimizer.register_step_post_hook(after_step)
 
     @torch.no_grad()
     def pseudo_label(self, target: Any) -> Any:

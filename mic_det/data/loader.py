@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .augmentation import colour_jitter
 from .catalog import labelled_dicts, unlabelled_dicts
+from .errors import DataError
 from .mapper import DomainMapper
 from .resized import ResizedImages
 from .unreadable import UnreadableImages, why_unreadable
@@ -200,6 +201,11 @@ def source_stream(cfg: CfgNode, seed: int) -> SampleStream:
             for record in dicts
             if any(not each.get("iscrowd", 0) for each in record["annotations"])
         ]
+        if not dicts:
+            raise DataError(
+                f"DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}: iscrowd is 1 in every box, so no "
+                "image is left to train on. A box around a single object has iscrowd 0."
+            )
     return _stream(cfg, dicts, seed, SOURCE_STREAM)
 
 

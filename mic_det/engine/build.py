@@ -22,7 +22,7 @@ from mic_det.core import EMATeacher
 from mic_det.tasks import task_of
 
 from .checkpoint import AdaptationCheckpointer, last_checkpoint
-from .evaluation import evaluate
+from .evaluation import evaluate, evaluated_weights
 from .health import StepGuard, likely_causes
 from .health_curves import HealthCurves
 from .keep_best import BestCheckpoints
@@ -97,6 +97,11 @@ def build_student_and_teacher(cfg: CfgNode, weights: str = "") -> tuple[nn.Modul
         cfg.defrost()
         cfg.MODEL.WEIGHTS = weights
     student = _network(cfg)
+    if not hasattr(student, "teacher_copy"):
+        raise ConfigError(
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} has no teacher: the one for "
+            "detection is AdaptiveRCNN. One of your own needs a method teacher_copy()."
+        )
     if cfg.MODEL.CHANNELS_LAST:
         student.to(memory_format=torch.channels_last)
     teacher = EMATeacher(
@@ -150,7 +155,8 @@ def load_for_evaluation(cfg: CfgNode, *, resume: bool = False) -> tuple[nn.Modul
     a teacher fills both.
     """
     task_of(cfg).register(cfg)
-    path = (last_checkpoint(cfg.OUTPUT_DIR) if resume else "") or cfg.MODEL.WEIGHTS
+    path = evaluated_weights(cfg, resume=resume)
+    logger.info("Weights: %s", path or "random")
     student, teacher = build_student_and_teacher(cfg, path)
     checkpointer = AdaptationCheckpointer(student, teacher, cfg.OUTPUT_DIR)
     checkpointer.start_from(path, refused=("mis-shaped",))
