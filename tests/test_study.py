@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mic_det.config import ConfigError
+from mic_det.engine.demo import forget
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
@@ -62,6 +63,29 @@ def test_runs_of_a_seed_start_from_that_seeds_burn_in(tmp_path):
         assert by_name[f"{method}_4"].SOLVER == by_name["source_4"].SOLVER
 
 
+def test_report_without_a_gap_and_of_one_model(tmp_path, capsys):
+    study = load("study")
+    methods = {name: study.METHODS[name] for name in ("source", "mic", "oracle")}
+    only = ["TEST.MODELS", "('student',)"]
+    runs = study.build_runs("streets", methods, [1], tmp_path, only)
+    for run in runs:
+        finish(run, 5.0, 0.0, (1.0, 1.0))
+        results = json.loads((run.folder / "results.json").read_text())
+        (run.folder / "results.json").write_text(json.dumps({"student": results["student"]}))
+    assert study.report(runs, "student")["AP50"]["mic"] == {"student": [5.0]}
+    header, *_, last = capsys.readouterr().out.partition("\n\n")[0].splitlines()
+    assert "student" in header and "teacher" not in header
+    assert last.split() == ["oracle", "5.0", "nan", "%"]
+
+
+def test_unknown_setting_and_method_are_named():
+    study = load("study")
+    with pytest.raises(ConfigError, match=r"--setting: there is no .*/street_….yaml"):
+        study.chosen_methods("street", None)
+    with pytest.raises(ConfigError, match="--methods: 'mik' is none of burn_in, source"):
+        study.chosen_methods("streets", ["mik"])
+
+
 def test_demo_is_fair_and_takes_settings(tmp_path):
     demo = load("demo")
     runs = {run.name: run.cfg.SOLVER for run in demo.demo_runs(tmp_path, [])}
@@ -90,6 +114,17 @@ def test_report_of_two_seeds(tmp_path, capsys):
     (line,) = [line for line in lines if line.startswith("mic")]
     assert "63.0 ± 4.2" in line and "56 %" in line
     assert found["models_ranked"] == 12 and found["label_free_spearman"] > 0.9
+
+
+def test_fresh_demo_deletes_what_a_demo_wrote_and_nothing_else(tmp_path):
+    runs = load("demo").demo_runs(tmp_path, [])
+    for run in runs:
+        run.folder.mkdir()
+        (run.folder / "model_final.pth").write_text("old")
+    for name in ("results.json", "thesis.tex"):
+        (tmp_path / name).write_text("old")
+    forget(tmp_path, runs)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_demo_summary_has_the_promised_form(tmp_path, capsys):

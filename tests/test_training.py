@@ -49,6 +49,15 @@ def test_data_loader_workers_change_nothing(tmp_path):
     assert not differing(alone.student.state_dict(), helped.student.state_dict())
 
 
+def test_evaluation_in_between_changes_nothing_and_chooses_the_best(tmp_path):
+    straight = train(config(tmp_path / "a", *ALL_PARTS, iterations=5))
+    often = train(config(tmp_path / "b", *ALL_PARTS, "TEST.EVAL_PERIOD", "2", iterations=5))
+    assert not differing(straight.student.state_dict(), often.student.state_dict())
+    assert not differing(straight.teacher.model.state_dict(), often.teacher.model.state_dict())
+    for name in ("model_best.pth", "model_best_label_free.pth"):
+        assert (tmp_path / "b" / name).is_file() and not (tmp_path / "a" / name).exists()
+
+
 def test_target_annotations_are_never_read_in_training(tmp_path):
     root = register_tiny_streets()
     trap = tmp_path / "labels-are-a-folder.json"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -36,6 +38,7 @@ def _draw(folder: Path, count: int, light: float, seed: int) -> None:
 def draw_blocks() -> Path:
     """4 light and 4 dark images of 32 x 48 pixels with their labels; returns their folder."""
     root = Path(mkdtemp(prefix="mic_det_tests_"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     _draw(root / "light", 4, 1.0, 1)
     _draw(root / "dark", 4, 0.4, 2)
     return root

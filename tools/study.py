@@ -21,10 +21,11 @@ from scipy.stats import spearmanr
 from tabulate import tabulate
 
 from mic_det.cli import SAME_COMMAND, run_tool
-from mic_det.config import ConfigError
+from mic_det.config_checks import TEST_MODELS
 from mic_det.data.errors import DataError
 from mic_det.engine.report import result_rows
 from mic_det.engine.runs import REPOSITORY, ProgressPrinter, Run, run_all
+from mic_det.errors import ConfigError
 from mic_det.tasks import task_of
 
 CONFIGS = REPOSITORY / "configs"
@@ -61,6 +62,8 @@ def chosen_methods(setting: str, names: Sequence[str] | None) -> dict[str, tuple
     """The methods of these names, and the burn-in where the setting has one; all if None."""
     known = BY_FOLDER.get(str(Path(setting).parent), METHODS)
     known = {k: v for k, v in known.items() if (CONFIGS / f"{setting}_{v[0]}.yaml").is_file()}
+    if not known:
+        raise ConfigError(f"--setting: there is no {CONFIGS}/{setting}_….yaml of a method")
     unknown = [name for name in names or () if name not in known]
     if unknown:
         raise ConfigError(f"--methods: {unknown[0]!r} is none of {', '.join(known)}")
@@ -82,7 +85,8 @@ def build_runs(
         for method, (config, extra) in methods.items():
             path = CONFIGS / f"{setting}_{config}.yaml"
             folder = output / f"{method}_{seed}"
-            settings = ["SEED", str(seed), *extra, *overrides]
+            # The table is of what training ends with.
+            settings = ["SEED", str(seed), "TEST.EVAL_PERIOD", "0", *extra, *overrides]
             run = Run(folder.name, path, folder, settings)
             if run.cfg.MODEL.WEIGHTS:
                 burn_in = output / f"burn_in_{seed}" / Path(run.cfg.MODEL.WEIGHTS).name
@@ -106,8 +110,10 @@ def collect(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
 
 
 def gap_closed(scores: dict[str, float], method: str) -> float:
-    """Share of the distance from source-only to oracle, in percent."""
+    """Share of the distance from source-only to oracle, in percent; nan where there is none."""
     source, oracle = scores["source"], scores["oracle"]
+    if source == oracle:
+        return float("nan")
     return 100.0 * (scores[method] - source) / (oracle - source)
 
 
@@ -130,19 +136,20 @@ def rank_correlation(runs: Sequence[Run]) -> tuple[float, int]:
 def report(runs: Sequence[Run], served: str) -> dict:
     """Print the table; return what it is made of."""
     found = collect(runs)
-    scores = {method: mean(each[served]) for method, each in found.items()}
+    models = [which for which in TEST_MODELS if any(which in each for each in found.values())]
+    scores = {method: mean(each[served]) for method, each in found.items() if served in each}
     rows = []
     for method, each in found.items():
         row = [method]
-        for which in ("student", "teacher"):
-            values = each[which]
+        for which in models:
+            values = each.get(which, [])
             spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-            row.append(f"{mean(values):.1f}{spread}")
-        if {"source", "oracle"} <= scores.keys():
+            row.append(f"{mean(values):.1f}{spread}" if values else "")
+        if {"source", "oracle", method} <= scores.keys():
             row.append(f"{gap_closed(scores, method):.0f} %")
         rows.append(row)
     task = task_of(runs[0].cfg)
-    headers = ["", f"{task.title} student", f"{task.title} teacher", "gap closed"]
+    headers = ["", *(f"{task.title} {which}" for which in models), "gap closed"]
     print(tabulate(rows, headers=headers[: len(rows[0])], disable_numparse=True))
     rho, count = rank_correlation(runs)
     against = f"Label-free stability against {task.title}"

@@ -18,6 +18,13 @@ from .runs import REPOSITORY, ProgressPrinter, Run, run_all
 Rows = dict[str, dict[str, Any]]
 
 
+def forget(folder: Path, runs: Sequence[Run]) -> None:
+    """Delete what earlier calls left in the folder, and nothing else that may lie there."""
+    (folder / "results.json").unlink(missing_ok=True)
+    for run in runs:
+        shutil.rmtree(run.folder, ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class Demo:
     """One task's demo.
@@ -53,12 +60,12 @@ class Demo:
         arguments = parser.parse_args()
         begin = time.monotonic()
         folder = arguments.output.resolve()
-        if arguments.fresh:
-            shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         print(f"mic_det demo: {self.domains}", flush=True)
         print(f"Data set: {self.data()}", flush=True)
         runs = self.runs(folder, arguments.overrides)
+        if arguments.fresh:
+            forget(folder, runs)
         for run in runs:
             state = "finished before, reused" if run.finished() else f"{run.max_iter} iterations"
             title = self.titles.get(run.name, run.name.replace("_", "-"))
