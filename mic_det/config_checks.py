@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from detectron2.config import CfgNode as CN
 
 from mic_det.config_checks_detection import check_detection
 from mic_det.core import QUALITY_MODES
-from mic_det.errors import ConfigError
+from mic_det.errors import ConfigError, Require
 from mic_det.segmentation.config import check_segmentation_config
 
 TEST_MODELS = ("student", "teacher")
 # Detectron2's names of normalisation layers, "" for none.
 NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "LN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
-
-# From whether something holds, and the message if not.
-Require = Callable[[bool, str], None]
 
 
 def check_config(cfg: CN) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from detectron2.config import CfgNode as CN
+
+from mic_det.errors import Require
 
 # Detectron2's ROI heads without one box head for all proposals.
 OTHER_ROI_HEADS = ("Res5ROIHeads", "CascadeROIHeads", "RROIHeads")
 
 
-def check_detection(cfg: CN, require: Callable[[bool, str], None]) -> None:
+def check_detection(cfg: CN, require: Require) -> None:
     """Call ``require(holds, message)`` for all that `AdaptiveRCNN` and its training ask of cfg."""
     _check_network(cfg, require)
     _check_sada(cfg, require)
@@ -19,7 +19,7 @@ def check_detection(cfg: CN, require: Callable[[bool, str], None]) -> None:
         _check_masked_loss(cfg, require)
 
 
-def _check_network(cfg: CN, require: Callable[[bool, str], None]) -> None:
+def _check_network(cfg: CN, require: Require) -> None:
     model = cfg.MODEL
     for key, on in (("MODEL.MASK_ON", model.MASK_ON), ("MODEL.KEYPOINT_ON", model.KEYPOINT_ON)):
         require(not on, f"{key}: mic_det trains boxes alone; set it to False.")
@@ -36,7 +36,7 @@ def _check_network(cfg: CN, require: Callable[[bool, str], None]) -> None:
     )
 
 
-def _check_sada(cfg: CN, require: Callable[[bool, str], None]) -> None:
+def _check_sada(cfg: CN, require: Require) -> None:
     sada, pooled = cfg.MODEL.SADA, tuple(cfg.MODEL.ROI_HEADS.IN_FEATURES)
     require(0.0 <= sada.DROPOUT < 1.0, f"MODEL.SADA.DROPOUT is in [0, 1), not {sada.DROPOUT}")
     if not sada.ENABLED:
@@ -55,7 +55,7 @@ def _check_sada(cfg: CN, require: Callable[[bool, str], None]) -> None:
     )
 
 
-def _check_unread(cfg: CN, require: Callable[[bool, str], None]) -> None:
+def _check_unread(cfg: CN, require: Require) -> None:
     """Detectron2's keys that this training loop has no use for."""
     for key, used in (
         ("MODEL.LOAD_PROPOSALS", cfg.MODEL.LOAD_PROPOSALS),
@@ -67,7 +67,7 @@ def _check_unread(cfg: CN, require: Callable[[bool, str], None]) -> None:
         require(not used, f"{key} is Detectron2's and not used here: take it out of the config.")
 
 
-def _check_masked_loss(cfg: CN, require: Callable[[bool, str], None]) -> None:
+def _check_masked_loss(cfg: CN, require: Require) -> None:
     """The masked loss is cross-entropy over classes, on all anchors."""
     head, rpn = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.RPN
     for key, used in (

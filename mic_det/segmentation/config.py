@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from detectron2.config import CfgNode as CN
+
+from mic_det.errors import Require
 
 from .prototype_config import add_prototype_hosts_config, check_prototype_hosts_config
 
@@ -12,9 +12,6 @@ ENCODERS = ("mit", "resnet", "vgg16")
 DECODERS = ("daformer", "deeplab_v2")
 MIC_DOMAINS = ("target", "source", "source_target")
 NORMS = ("BN", "SyncBN", "GN", "FrozenBN", "LN", "")
-
-# From whether something holds, and the message if not.
-Require = Callable[[bool, str], None]
 
 
 def add_segmentation_config(cfg: CN) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from detectron2.config import CfgNode as CN
+
+from mic_det.errors import Require
 
 
 def add_prototype_hosts_config(seg: CN) -> None:
@@ -66,7 +66,7 @@ def add_prototype_hosts_config(seg: CN) -> None:
     diga.TRANSLATOR_WEIGHTS = ""
 
 
-def check_prototype_hosts_config(cfg: CN, require: Callable[[bool, str], None]) -> None:
+def check_prototype_hosts_config(cfg: CN, require: Require) -> None:
     """Call ``require(holds, message)`` for each thing that must hold."""
     from .translate import TRANSLATORS
 

@@ -8,6 +8,7 @@ new host is a class in this folder, named by ``@HOST_REGISTRY.register("name")``
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,7 @@ class HostRegistry(dict):
 HOST_REGISTRY = HostRegistry()
 
 
-class Host(nn.Module):
+class Host(nn.Module, ABC):
     """A method of adaptation.
 
     State that training changes (prototypes, centroids, thresholds) is kept in buffers: they are
@@ -126,6 +127,7 @@ class Host(nn.Module):
             "ignore_bottom": pseudo.IGNORE_BOTTOM,
         }
 
+    @abstractmethod
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Losses of an iteration, already weighted, by names that begin with ``loss_``.
 
@@ -133,7 +135,6 @@ class Host(nn.Module):
         alike: that is what training in several processes asks for. Random draws are made with
         torch's, numpy's or python's global generators, which are seeded anew for each iteration.
         """
-        raise NotImplementedError
 
     @torch.no_grad()
     def pseudo_label(self, teacher: SegmentationNetwork, target: Tensor) -> PixelLabels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class Output:
     features: list[Tensor]
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """From normalised images to feature maps, the finest first.
 
     ``channels`` and ``strides`` say what each map has.
@@ -31,11 +32,12 @@ class Encoder(nn.Module):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
 
+    @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
-        raise NotImplementedError
+        """``images`` (N, 3, H, W), normalised, to a map for each of ``strides``."""
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module, ABC):
     """From an encoder's feature maps to class logits.
 
     It has two halves: ``embed``, to the last feature map before the classifier, and ``classify``.
@@ -47,11 +49,13 @@ class Decoder(nn.Module):
     stride: int
     embedding_channels: int
 
+    @abstractmethod
     def embed(self, features: Sequence[Tensor]) -> Tensor:
-        raise NotImplementedError
+        """The encoder's maps to (N, embedding_channels, H / stride, W / stride)."""
 
+    @abstractmethod
     def classify(self, embedding: Tensor) -> Tensor:
-        raise NotImplementedError
+        """An embedding to the logits (N, K, …) of the classes, at its own size."""
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         return self.classify(self.embed(features))
