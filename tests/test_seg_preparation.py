@@ -12,7 +12,7 @@ from tiny_label_maps import block_config
 from mic_det.data.errors import DataError
 from mic_det.engine.build import build_student_and_teacher
 from mic_det.segmentation import preparation
-from mic_det.segmentation.hosts import Host, Preparation
+from mic_det.segmentation.hosts import Host, Preparation, Step
 from mic_det.segmentation.preparation import (
     HostPreparation,
     evenly_spread,
@@ -61,6 +61,9 @@ class Looks(Host):
 
     def stage_starts(self) -> tuple[int, ...]:
         return (0,)
+
+    def losses(self, step: Step) -> dict[str, torch.Tensor]:
+        raise AssertionError("nothing is trained here")
 
     def prepare(self, preparation: Preparation) -> None:
         self.preparation, self.gradients = preparation, torch.is_grad_enabled()
