@@ -148,6 +148,11 @@ def add_mic_config(cfg: CN) -> None:
     cfg.MODEL.TEACHER.ALPHA = 0.9
     # Let alpha rise as min(1 - 1/(t+1), ALPHA).
     cfg.MODEL.TEACHER.WARMUP = False
+    # By what trainable BatchNorm layers normalise while the teacher labels target images: by the
+    # statistics of about this many target images, the batch's own if it has as many; 0: by running
+    # statistics, which are of source and masked images; -1: 32 for classification, 2 for
+    # segmentation, 0 for detection. Other normalisation is not concerned.
+    cfg.MODEL.TEACHER.STATISTICS_IMAGES = -1
     # Which of the two a MODEL.WEIGHTS file of mic_det starts both student and teacher from.
     cfg.MODEL.WEIGHTS_FROM = "student"
 

@@ -111,6 +111,7 @@ class Task(ABC):
         columns: overall metrics in tables of results, the headline first.
         per_class: prefix of the metrics by class.
         files: what `evaluate` leaves for each data set.
+        statistics_images: what ``MODEL.TEACHER.STATISTICS_IMAGES`` -1 stands for.
     """
 
     headline: str
@@ -118,6 +119,7 @@ class Task(ABC):
     columns: tuple[str, ...]
     per_class: str
     files: tuple[str, ...]
+    statistics_images = 0
 
     @abstractmethod
     def register(self, cfg: CfgNode) -> None:

@@ -161,6 +161,20 @@ def test_pseudo_labels_and_their_weights(quality, storage):
     torch.testing.assert_close(losses["loss_mic_cls"].detach(), 2 * (weights * each).mean())
 
 
+def test_masked_images_leave_no_trace_in_running_statistics(storage):
+    """The rest of the step does, with MIC as without."""
+    states = []
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        classifier = model(masked_weight=weight, confusion_weight=1.0).train()
+        source, target, masked = batch(4), batch(4), batch(4)
+        losses = classifier(source, target, masked, classifier.pseudo_label(target))
+        assert ("loss_mic_cls" in losses) == (weight > 0)
+        states.append({name: each.clone() for name, each in classifier.named_buffers()})
+    assert states[0]["bottleneck.1.running_mean"].ne(0).any()
+    assert all(torch.equal(each, states[1][name]) for name, each in states[0].items())
+
+
 def test_sam_follows_all_but_the_domain_loss(tmp_path):
     cfg = tiny_config(tmp_path, "mic")
     trainer = build_trainer(cfg, writers=list)

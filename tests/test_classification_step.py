@@ -91,6 +91,7 @@ def test_a_step_is_the_one_written_out(tmp_path):
         "MODEL.CLASSIFIER.BACKBONE_LR_FACTOR": BACKBONE,
         "MODEL.CLASSIFIER.ALIGN.WARMUP_ITERS": WARMUP,
         "MODEL.TEACHER.ALPHA": ALPHA,
+        "MODEL.TEACHER.STATISTICS_IMAGES": 4,
         "SOLVER.BASE_LR": RATE,
         "SOLVER.WARMUP_ITERS": 0,
         "SOLVER.IMS_PER_BATCH": 6,
@@ -113,8 +114,10 @@ def test_a_step_is_the_one_written_out(tmp_path):
         images = torch.stack([each["image"].float() for each in batch])
         return (images - student.pixel_mean) / student.pixel_std
 
+    labeller = copy.deepcopy(teacher).train()  # by the batch's own statistics
     with torch.no_grad():
-        chances = teacher.head(teacher.bottleneck(teacher.backbone(normalised(target)))).softmax(1)
+        features = labeller.bottleneck(labeller.backbone(normalised(target)))
+        chances = labeller.head(features).softmax(1)
     confidence, pseudo = chances.max(1)
     assert confidence.min() < 0.95 * confidence.max(), "no test of their weights otherwise"
     labels = torch.tensor([each["label"] for each in source])

@@ -277,6 +277,21 @@ def test_masked_source_images_are_trained_on_their_labels(storage):
     assert torch.allclose(losses["loss_mic_source"], expected)
 
 
+@pytest.mark.parametrize("hrda", [False, True])
+def test_masked_images_leave_no_trace_in_running_statistics(hrda, storage):
+    """The host's own passes do, with MIC as without."""
+    states = []
+    for weight in (0.0, 1.0):
+        masks = {"MODEL.MIC.ENABLED": True, "MODEL.SEG.MIC_DOMAINS": "source_target"}
+        hosted = {"MODEL.SEG.HOST": "source_only", "MODEL.SEG.HRDA.ENABLED": hrda}
+        model, teacher = tiny_model(masks | hosted | {"MODEL.MIC.WEIGHT": weight})
+        torch.manual_seed(1)
+        forward(model, teacher)
+        states.append({name: each.clone() for name, each in model.named_buffers()})
+    assert any(each.ne(0).any() for name, each in states[0].items() if "running_mean" in name)
+    assert all(torch.equal(each, states[1][name]) for name, each in states[0].items())
+
+
 def test_the_teacher_labels_by_the_students_host(storage):
     model, teacher = tiny_model({"MODEL.SEG.HOST": "self_training"})
     calls = []

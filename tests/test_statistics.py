@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from timm.layers import BatchNormAct2d
 from torch import nn
 
-from mic_det.core import EMATeacher, SharpnessAscent, StepStatistics, kept_statistics
+from mic_det.core import EMATeacher, SharpnessAscent, StepStatistics, kept_statistics, untracked
+from mic_det.engine.launch import launch
 from mic_det.engine.trainer import AdaptationTrainer
 
 
@@ -94,3 +100,166 @@ def test_a_skipped_step_does_not_poison_student_and_teacher(bad_pass, rho):
     assert not torch.equal(states[1]["network.0.weight"], states[2]["network.0.weight"])
     for model in (student, trainer.teacher.model):
         assert all(torch.isfinite(each).all() for each in model.state_dict().values())
+
+
+# --- what a teacher labels by
+
+
+class Labeller(nn.Module):
+    """A network with dropout that gives logits as pseudo labels."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.network = nn.Sequential(*layers)
+
+    def pseudo_label(self, target: torch.Tensor) -> torch.Tensor:
+        return self.network(target)
+
+
+def convolutions(norm=nn.BatchNorm2d) -> Labeller:
+    return Labeller(
+        nn.Conv2d(3, 8, 3, padding=1),
+        norm(8),
+        nn.Dropout(0.5),
+        nn.Conv2d(8, 4, 3),
+        nn.Flatten(2),
+        nn.BatchNorm1d(4),
+    )
+
+
+def trained(student: nn.Module, *shape: int) -> nn.Module:
+    """The student after some passes, so that its running statistics are of something else."""
+    student.train()
+    with torch.no_grad():
+        for _ in range(5):
+            student.network(2.0 * torch.randn(*shape) + 1.0)
+    return student
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d])
+@pytest.mark.parametrize("images", [1, 4, 6])
+def test_with_enough_images_labels_are_those_of_batchnorm_in_train_mode(norm, images):
+    student = trained(convolutions(norm), 6, 3, 7, 5).double()
+    teacher = EMATeacher(student, 0.9, statistics_images=images)
+    before = statistics(teacher.model)
+    target = torch.randn(6, 3, 7, 5, dtype=torch.float64)
+    reference = copy.deepcopy(student).train()
+    for layer in reference.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.eval()
+    with torch.no_grad():
+        expected = reference.network(target)
+    for _ in range(2):  # whatever was labelled before
+        found = teacher.pseudo_label(target)
+        assert torch.allclose(found, expected, rtol=1e-10, atol=1e-10)
+    assert not found.requires_grad
+    assert not torch.allclose(teacher.model.pseudo_label(target), expected, rtol=0.1), "eval mode"
+    for name, buffer in teacher.model.named_buffers():
+        assert torch.equal(buffer, before[name]), f"{name}: left a trace"
+    assert not any(layer.training for layer in teacher.model.modules())
+
+
+def test_with_fewer_images_they_are_running_statistics_of_the_target():
+    """Mean and variance of a weighted mixture of all that was seen, worked out at length."""
+    student = trained(Labeller(nn.BatchNorm1d(2)), 64, 2).double()
+    teacher = EMATeacher(student, statistics_images=8)
+    (layer,) = student.network
+    parts = [(1.0, layer.running_mean.clone(), layer.running_var.clone())]
+    seen = 1
+    for step in range(7):
+        batch = torch.randn(3, 2, dtype=torch.float64) * (step + 1) - step
+        share = min(1.0, 3 / min(seen + 3, 8))
+        seen = min(seen + 3, 8)
+        parts = [(weight * (1 - share), mean, var) for weight, mean, var in parts]
+        parts.append((share, batch.mean(0), batch.var(0, correction=0)))
+        mean = sum(weight * each for weight, each, _ in parts)
+        var = sum(weight * (var + (each - mean) ** 2) for weight, each, var in parts)
+        expected = (batch - mean) / (var + layer.eps).sqrt()
+        assert torch.allclose(teacher.pseudo_label(batch), expected, rtol=1e-10, atol=1e-10)
+    assert sum(weight for weight, *_ in parts) == pytest.approx(1.0)
+
+
+def test_looking_at_an_image_does_not_count_and_a_resumed_teacher_labels_alike():
+    student = trained(convolutions(), 6, 3, 7, 5)
+    teacher = EMATeacher(student, 0.9, statistics_images=8)
+    batches = [torch.randn(3, 3, 7, 5) for _ in range(4)]
+    for batch in batches[:2]:
+        teacher.pseudo_label(batch)
+    other = EMATeacher(student, 0.9, statistics_images=8)
+    other.statistics.load_state_dict(copy.deepcopy(teacher.statistics.state_dict()))
+    teacher.pseudo_label(10.0 * torch.randn(1, 3, 7, 5), update=False)
+    for batch in batches[2:]:
+        assert torch.equal(teacher.pseudo_label(batch), other.pseudo_label(batch))
+    fresh = EMATeacher(student, 0.9, statistics_images=8)
+    assert not torch.equal(fresh.pseudo_label(batches[3]), other.pseudo_label(batches[3]))
+
+
+def test_an_image_that_is_not_finite_spoils_only_its_own_labels():
+    student = trained(convolutions(), 6, 3, 7, 5)
+    teacher = EMATeacher(student, 0.9, statistics_images=8)
+    teacher.pseudo_label(torch.randn(3, 3, 7, 5))
+    teacher.pseudo_label(torch.full((3, 3, 7, 5), math.nan))
+    assert torch.isfinite(teacher.pseudo_label(torch.randn(3, 3, 7, 5))).all()
+
+
+def test_an_error_in_the_midst_leaves_the_teacher_as_it_was():
+    student = trained(Labeller(nn.BatchNorm2d(3)), 6, 3, 7, 5)
+    teacher = EMATeacher(student, 0.9, statistics_images=4)
+    before = statistics(teacher.model)
+    for update in (True, False):
+        with pytest.raises(RuntimeError):
+            teacher.pseudo_label(torch.randn(4, 5, 7, 5), update)  # five channels
+    with pytest.raises(ValueError, match="interrupted"), teacher.labelling() as model:
+        model.pseudo_label(torch.randn(4, 3, 7, 5))
+        raise ValueError("interrupted")
+    assert all(torch.equal(before[name], each) for name, each in teacher.model.named_buffers())
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.modules())
+
+
+def label_a_share(folder: Path) -> None:
+    """In a process of several: label this process's share of a batch, twice."""
+    torch.manual_seed(0)
+    student = trained(convolutions(), 6, 3, 7, 5)
+    teacher = EMATeacher(student, statistics_images=8)
+    rank, world = comm.get_rank(), comm.get_world_size()
+    for batch in torch.randn(2, 4, 3, 7, 5):
+        found = teacher.pseudo_label(batch[rank::world])
+    torch.save((found, teacher.statistics.state_dict()), folder / f"{world}_{rank}.pth")
+
+
+def test_processes_share_their_statistics(tmp_path):
+    label_a_share(tmp_path)
+    launch(label_a_share, 2, args=(tmp_path,))
+    (whole, alone), *parts = (
+        torch.load(tmp_path / name, weights_only=True) for name in ("1_0.pth", "2_0.pth", "2_1.pth")
+    )
+    for rank, (found, gathered) in enumerate(parts):
+        torch.testing.assert_close(found, whole[rank::2])
+        for name, layer in alone.items():
+            for key, value in layer.items():
+                torch.testing.assert_close(gathered[name][key], value)
+
+
+def frozen() -> nn.Module:
+    return nn.BatchNorm2d(8).requires_grad_(False)
+
+
+@pytest.mark.parametrize("norm", [lambda: nn.GroupNorm(2, 8), lambda: FrozenBatchNorm2d(8), frozen])
+def test_other_normalisation_labels_as_in_evaluation(norm):
+    student = Labeller(nn.Conv2d(3, 8, 3), norm())
+    teacher = EMATeacher(student, statistics_images=4)
+    target = torch.randn(4, 3, 7, 5)
+    assert teacher.statistics is None
+    assert torch.equal(teacher.pseudo_label(target), teacher.model.pseudo_label(target))
+
+
+def test_what_is_untracked_leaves_no_trace_and_changes_no_output():
+    model = network()
+    images = torch.randn(5, 3)
+    before = statistics(model)
+    with untracked(model):
+        found = model(images)
+        found.sum().backward()
+    assert all(torch.equal(before[name], each) for name, each in model.named_buffers())
+    assert torch.equal(found, model(images))
+    assert not torch.equal(before["1.running_mean"], model[1].running_mean), "tracked again"

@@ -14,7 +14,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mic_det.core import QUALITY_MODES, RunningMeans, softmax_quality
+from mic_det.core import QUALITY_MODES, RunningMeans, softmax_quality, untracked
 from mic_det.tasks import Classifier
 
 from .alignment import DomainAlignment
@@ -186,8 +186,13 @@ class AdaptiveClassifier(nn.Module):
         return self.alignment is not None or self.confusion_weight > 0
 
     def masked(self, masked: Batch, pseudo: PseudoLabels) -> Tensor:
-        """MIC's loss on masked target images against the teacher's labels."""
-        logits = self.logits(masked)
+        """MIC's loss on masked target images against the teacher's labels.
+
+        Masked images have other statistics than those that the model is used on: they are left
+        out of BatchNorm's running ones.
+        """
+        with untracked(self):
+            logits = self.logits(masked)
         quality = pseudo.quality
         if self.quality == "student":
             quality = softmax_quality(logits)

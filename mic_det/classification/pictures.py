@@ -42,7 +42,7 @@ class ClassPictures(TargetPictures):
             (masked,) = self.mask_target([plain])
             shown = _enlarged(self.rgb(masked["image"]))
             panels.append(titled(shown, f"masked: {self._student(masked)}"))
-        pseudo = self.trainer.teacher.pseudo_label([plain])
+        pseudo = self.trainer.teacher.pseudo_label([plain], update=False)
         title = f"teacher: {self._name(int(pseudo.classes), float(pseudo.quality))}"
         panels.append(titled(image, title))
         panels.append(titled(image, f"student: {self._student(plain)}"))

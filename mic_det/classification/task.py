@@ -38,6 +38,7 @@ class ClassificationTask(Task):
     columns = ("accuracy", "image_accuracy", "class_accuracy")
     per_class = "accuracy"
     files = (PREDICTIONS, TEST_SET)
+    statistics_images = 32
 
     def register(self, cfg: CfgNode) -> None:
         register_from_config(cfg)

@@ -11,7 +11,7 @@ from .evaluating import eval_mode, masked_pairs
 from .gradient import scale_gradient
 from .masking import PatchMask
 from .quality import QUALITY_MODES, confident, objectness_quality, softmax_quality
-from .statistics import StepStatistics, kept_statistics
+from .statistics import StepStatistics, TargetStatistics, kept_statistics, untracked
 from .student_view import MaskedView
 from .teacher import EMATeacher
 
@@ -25,6 +25,7 @@ __all__ = [
     "SharpnessAscent",
     "StepStatistics",
     "StudentAugment",
+    "TargetStatistics",
     "confident",
     "eval_mode",
     "kept_statistics",
@@ -32,4 +33,5 @@ __all__ = [
     "objectness_quality",
     "scale_gradient",
     "softmax_quality",
+    "untracked",
 ]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .statistics import TargetStatistics, batch_norm_layers
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -86,6 +90,8 @@ class EMATeacher:
         warmup: use the warm-up above.
         model: the teacher's module, if it is not to be a full copy of the student: each name in
             its state must be in the student's. Its values are replaced by the student's.
+        statistics_images: what trainable BatchNorm layers normalise by while the teacher labels:
+            `TargetStatistics` of so many target images; 0: the student's running statistics.
 
     Raises ValueError if alpha is out of range or ``model`` has tensors that the student lacks.
     """
@@ -96,6 +102,7 @@ class EMATeacher:
         alpha: float = 0.999,
         warmup: bool = False,
         model: nn.Module | None = None,
+        statistics_images: int = 0,
     ) -> None:
         if not 0.0 <= alpha <= 1.0:
             raise ValueError(f"alpha must be in [0, 1], got {alpha}")
@@ -105,6 +112,11 @@ class EMATeacher:
         self._cached: _Lists | None = None
         self.model = copy.deepcopy(_unwrapped(student)) if model is None else model
         self.model.requires_grad_(False).eval()
+        # None where there is no layer that they could be of.
+        self.statistics: TargetStatistics | None = None
+        layers = batch_norm_layers(_unwrapped(student)) if statistics_images else {}
+        if layers:
+            self.statistics = TargetStatistics(self.model, layers, statistics_images)
         self.copy_from(student)
 
     def _pairs(self, student: nn.Module) -> list[tuple[Tensor, Tensor]]:
@@ -129,6 +141,8 @@ class EMATeacher:
         lists = self._lists(student)
         torch._foreach_copy_(lists.averaged + lists.copied, lists.followed + lists.sources)
         self.num_updates = 0
+        if self.statistics is not None:
+            self.statistics.forget()
 
     def next_alpha(self) -> float:
         """The a_t of the coming update."""
@@ -177,12 +191,23 @@ class EMATeacher:
 
         return optimizer.register_step_post_hook(after_step)
 
-    @torch.no_grad()
-    def pseudo_label(self, target: Any) -> Any:
-        """The model's own ``pseudo_label(target)``, in eval mode and without gradients."""
-        return self.model.pseudo_label(target)
+    @contextlib.contextmanager
+    def labelling(self, update: bool = True) -> Iterator[nn.Module]:
+        """The model as it labels target images: no gradients, and `TargetStatistics` if it has any.
+
+        ``update``: what is labelled counts for the statistics of later images. Not inside: the
+        model's own running statistics, which are for evaluation.
+        """
+        used = contextlib.nullcontext() if self.statistics is None else self.statistics.used(update)
+        with torch.no_grad(), used:
+            yield self.model
+
+    def pseudo_label(self, target: Any, update: bool = True) -> Any:
+        """The model's own ``pseudo_label(target)``, inside `labelling`."""
+        with self.labelling(update) as model:
+            return model.pseudo_label(target)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model without gradients."""
-        with torch.no_grad():
-            return self.model(*args, **kwargs)
+        """Run the model on target images, inside `labelling`."""
+        with self.labelling() as model:
+            return model(*args, **kwargs)

@@ -65,7 +65,7 @@ class AdaptationPictures(TargetPictures):
 
     def panels(self, record: dict[str, Any]) -> list[np.ndarray]:
         plain = {"image": record["image"]}  # detections in the network's own coordinates
-        (pseudo,) = self.trainer.teacher.pseudo_label([plain])
+        (pseudo,) = self.trainer.teacher.pseudo_label([plain], update=False)
         pseudo = pseudo[pseudo.gt_scores >= self.label_threshold].to("cpu")
         image = self.rgb(record["image"])
         panels = [titled(self._draw(image), "target image")]

@@ -91,7 +91,7 @@ def build_student_and_teacher(cfg: CfgNode, weights: str = "") -> tuple[nn.Modul
     ``weights``: the file that they will be loaded from, if it is not ``MODEL.WEIGHTS``: pretrained
     weights, which would be overwritten, are then not asked for.
     """
-    task_of(cfg)  # imports what the registries have to know
+    task = task_of(cfg)  # imports what the registries have to know
     if weights:
         cfg = cfg.clone()
         cfg.defrost()
@@ -104,11 +104,13 @@ def build_student_and_teacher(cfg: CfgNode, weights: str = "") -> tuple[nn.Modul
         )
     if cfg.MODEL.CHANNELS_LAST:
         student.to(memory_format=torch.channels_last)
+    images = cfg.MODEL.TEACHER.STATISTICS_IMAGES
     teacher = EMATeacher(
         student,
         alpha=cfg.MODEL.TEACHER.ALPHA,
         warmup=cfg.MODEL.TEACHER.WARMUP,
         model=student.teacher_copy(),
+        statistics_images=task.statistics_images if images < 0 else images,
     )
     return student, teacher
 

@@ -151,12 +151,14 @@ class AdaptationTrainer(TrainerBase):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs besides the weights of student and teacher."""
+        statistics = self.teacher.statistics
         return super().state_dict() | {
             # After the last step the loop counts one further, without having trained it.
             "iteration": min(self.iter, self.max_iter - 1),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "teacher_updates": self.teacher.num_updates,
+            "teacher_statistics": statistics.state_dict() if statistics else {},
             "seed": self.seed,
             "health": self.guard.state_dict(),
         }
@@ -166,6 +168,8 @@ class AdaptationTrainer(TrainerBase):
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.teacher.num_updates = state["teacher_updates"]
+        if self.teacher.statistics is not None:
+            self.teacher.statistics.load_state_dict(state.get("teacher_statistics", {}))
         self.seed = state["seed"]
         self.guard.load_state_dict(state.get("health", {}))
 

@@ -13,7 +13,7 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from mic_det.core import MaskedView
+from mic_det.core import MaskedView, untracked
 from mic_det.tasks import Classifier
 
 from .batch import Batch, stack_images, stack_labels
@@ -159,18 +159,21 @@ class AdaptiveSegmentor(Segmentor):
     def masked_losses(self, step: Step, source: Batch) -> dict[str, Tensor]:
         """MIC's losses (Hoyer et al., CVPR 2023, eq. 5): of masked target and source images.
 
-        No pass for masked target images as long as the host has no pseudo labels at all.
+        No pass for masked target images as long as the host has no pseudo labels at all. Masked
+        images are left out of BatchNorm's running statistics: the model is used on complete ones.
         """
         losses = {}
         shown = step.masked_images is not None and not step.pseudo.none
         if self.mic_weight and shown and self.mic_domains != "source":
-            output = step.student.supervised(
-                step.masked_images, step.pseudo.labels, step.pseudo.weight
-            )
+            with untracked(step.student):
+                output = step.student.supervised(
+                    step.masked_images, step.pseudo.labels, step.pseudo.weight
+                )
             losses["loss_mic"] = self.mic_weight * output.loss
         if self.mic_weight and self.mask_source is not None and self.mic_domains != "target":
             masked = self.images(self.mask_source(source))
-            output = step.student.supervised(masked, step.source_labels)
+            with untracked(step.student):
+                output = step.student.supervised(masked, step.source_labels)
             losses["loss_mic_source"] = self.mic_weight * output.loss
         return losses
 

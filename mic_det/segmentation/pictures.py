@@ -47,7 +47,7 @@ class LabelMapPictures(TargetPictures):
             (masked,) = self.mask_target([plain])
             found = self._labels(masked)
             panels.append(titled(self._draw(self.rgb(masked["image"]), found), "masked: student"))
-        pseudo = self.trainer.teacher.pseudo_label([plain])
+        pseudo = self.trainer.teacher.pseudo_label([plain], update=False)
         labels = torch.where(pseudo.weight[0] > 0, pseudo.labels[0], IGNORED).cpu().numpy()
         title = f"teacher: weight {float(pseudo.weight[0].mean()):.2f}"
         panels.append(titled(self._draw(image, labels), title))

@@ -60,7 +60,7 @@ class HostPreparation(HookBase):
             target=self._target,
             iteration=iteration,
         )
-        with eval_mode(self.student):
+        with eval_mode(self.student), self.trainer.teacher.labelling():
             host.prepare(preparation)
 
     def _source(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -39,6 +39,7 @@ class SegmentationTask(Task):
     columns = OVERALL
     per_class = PER_CLASS
     files = (TEST_SET,)
+    statistics_images = 2
 
     def register(self, cfg: CfgNode) -> None:
         register_from_config(cfg)
