@@ -14,6 +14,7 @@ from tiny_streets import FOGGY
 
 from mic_det.config import load_config
 from mic_det.data.formats.coco import DataError
+from mic_det.engine.record import write_record
 from mic_det.report import find_runs
 from mic_det.report.page import headline, render
 from mic_det.report.runs import FINAL
@@ -177,3 +178,11 @@ def test_configs_of_this_repository_are_comparable(name):
         for method in ("source", "mic")
     )
     assert source != mic and differing_settings(source, mic) == set()
+
+
+def test_results_of_an_earlier_training_do_not_outlive_it(study):
+    cfg = load_config(study / "mic/run_config.yaml", ["SOLVER.MAX_ITER", "900"])
+    write_record(cfg, seed=1)
+    lead, page = page_of(study)
+    assert "MIC" not in lead
+    assert f"{study}/mic: it has no results.json" in page and "of 900, no results" in page
