@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mic_det.engine.checkpoint import NUMBERED
 
-from .runs import FINAL, RunRecord, is_run, read_run
+from .runs import FINAL, RunRecord, Start, is_run, read_run
 
 
-@dataclass(frozen=True)
-class Start:
-    """The weights that a run started from.
-
-    ``identity``: equal for equal weights (the file's hash, else its path; "" for none).
-    ``folder``: of the run that wrote them, None if no run did or it is not there any more.
-    ``iterations``: that they had been trained for, in that run and those before it; 0 for weights
-    from elsewhere, None if it cannot be known.
-    """
-
-    identity: str = ""
-    path: str = ""
-    folder: Path | None = None
-    iterations: int | None = 0
+def start_of(run: RunRecord) -> Start:
+    """Where ``run`` started; looked up once, and kept with it."""
+    if run.start is None:
+        run.start = _find_start(run)
+    return run.start
 
 
-def start_of(run: RunRecord, later: Sequence[Path] = ()) -> Start:
-    """Where ``run`` started; ``later`` are the folders of runs that started from it."""
+def _find_start(run: RunRecord, later: Sequence[Path] = ()) -> Start:
+    """The start of a run; ``later`` are the folders of runs that started from it."""
     weights = run.setting("MODEL.WEIGHTS") or ""
     if not weights or "://" in weights:
         return Start(weights, weights)
@@ -41,7 +31,7 @@ def start_of(run: RunRecord, later: Sequence[Path] = ()) -> Start:
     if not is_run(path.parent):
         return Start(identity, str(path), None, 0 if path.is_file() else None)
     parent = read_run(path.parent)
-    counts = (_iterations_at(parent, path.name), start_of(parent, later).iterations)
+    counts = (_iterations_at(parent, path.name), _find_start(parent, later).iterations)
     return Start(identity, str(path), parent.folder, None if None in counts else sum(counts))
 
 

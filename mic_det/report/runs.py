@@ -44,6 +44,22 @@ def read_settings(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
+@dataclass(frozen=True)
+class Start:
+    """The weights that a run started from.
+
+    ``identity``: equal for equal weights (the file's hash, else its path; "" for none).
+    ``folder``: of the run that wrote them, None if no run did or it is not there any more.
+    ``iterations``: that they had been trained for, in that run and those before it; 0 for weights
+    from elsewhere, None if it cannot be known.
+    """
+
+    identity: str = ""
+    path: str = ""
+    folder: Path | None = None
+    iterations: int | None = 0
+
+
 @dataclass
 class RunRecord:
     """One run.
@@ -52,7 +68,7 @@ class RunRecord:
     folder if they are not ``recorded``. ``measured``: those that its results were measured with,
     ``measured_file`` the checkpoint that they are of. ``starts``: of its record. ``rows``: the
     lines of metrics.json. ``results``: results.json. ``problems``: what is missing or broken, each
-    a sentence for the reader.
+    a sentence for the reader. ``start``: see `lineage.start_of`.
     """
 
     folder: Path
@@ -68,6 +84,7 @@ class RunRecord:
     problems: list[str] = field(default_factory=list)
     label: str = ""
     style: int = 0
+    start: Start | None = None
 
     @property
     def name(self) -> str:
