@@ -61,8 +61,9 @@ class Comparison:
             return f"{ours} is not compared with {theirs}: {'; '.join(self.reasons)}."
         iterations = total_iterations(self.method[0])
         length = f"{iterations} iterations in all" if iterations is not None else "the same length"
-        effect = self.scores[0] - self.scores[1]
-        return f"{ours} against {theirs}, each after {length}: {effect:+.1f}."
+        first, second = self.scores
+        numbers = f"{first:.1f} and {second:.1f}, {first - second:+.1f}"
+        return f"{ours} against {theirs}, each after {length}: {numbers}."
 
 
 def comparisons(runs: Sequence[RunRecord], dataset: str) -> list[Comparison]:
