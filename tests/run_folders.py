@@ -14,6 +14,7 @@ from torch import nn
 from mic_det.data.catalog import labelled_dicts
 from mic_det.detection.evaluation import evaluate_model
 from mic_det.engine.evaluation import inference_folder
+from mic_det.engine.record import write_results
 
 
 class Imitator(nn.Module):
@@ -56,10 +57,11 @@ class Imitator(nn.Module):
 def make_run(
     cfg: Any, noise: float, *, rows: int = 30, scalars: tuple[str, ...] = (), seed: int = 0
 ) -> Path:
-    """Fill ``OUTPUT_DIR``: config, metrics, results and detections of an `Imitator`."""
+    """Fill ``OUTPUT_DIR``: configs, metrics, results and detections of an `Imitator`."""
     folder = Path(cfg.OUTPUT_DIR)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(cfg.dump())
+    for name in ("config.yaml", "run_config.yaml"):
+        (folder / name).write_text(cfg.dump())
     lines = [
         {"iteration": 20 * k + 19, "total_loss": 2.0 / (k + 1), "loss_cls": 1.0 / (k + 1)}
         | dict.fromkeys(scalars, 0.5 + k / 100)
@@ -71,5 +73,5 @@ def make_run(
     for which in cfg.TEST.MODELS:
         out = inference_folder(folder, which)
         results[which] = evaluate_model(cfg, Imitator(noise, seed), out)
-    (folder / "results.json").write_text(json.dumps(results))
+    write_results(cfg, results, str(folder / "model_final.pth"))
     return folder

@@ -130,6 +130,9 @@ def test_a_step_is_the_one_written_out(tmp_path):
     trainer.iter = START
     with EventStorage(START) as trainer.storage:
         trainer.run_step()
+    # The two passes of a step are one look at each image.
+    assert student.health.pop()["masked_agreement"][1] == len(target)
+    assert student.alignment.health.pop()["domain_accuracy/source"][1] == len(source)
     for name, parameter in student.named_parameters():
         torch.testing.assert_close(
             parameter.detach(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import re
@@ -80,6 +81,7 @@ def test_whole_page(folder):
         "Detections side by side",
         "Precision and recall",
         "Confusions",
+        "Starts and lengths",
         "Health of the adaptation",
         "Learning curves",
         "Settings and versions",
@@ -122,7 +124,7 @@ def test_only_seeds_are_averaged(folder, tmp_path):
         shutil.copytree(folder / "source_1", tmp_path / place / "source_1")
         shutil.copytree(folder / "mic_1", tmp_path / place / "mic_1")
         shutil.copytree(folder / "mic_2", tmp_path / place / "mic_2")
-    file = tmp_path / "b/mic_2/config.yaml"
+    file = tmp_path / "b/mic_2/run_config.yaml"
     file.write_text(file.read_text().replace("RATIO: 0.5", "RATIO: 0.6"))
     shutil.copytree(tmp_path / "b/mic_1", tmp_path / "mine")
     labels = {str(run.folder.relative_to(tmp_path)): run.label for run in find_runs([tmp_path])}
@@ -194,8 +196,19 @@ def test_images_that_are_gone_are_told(folder, tmp_path):
         ("results.json", None, "it has no results.json"),
         ("results.json", '{"student": ', "results.json cannot be read"),
         ("metrics.json", None, "it has no metrics.json"),
-        ("config.yaml", "a: [", "config.yaml cannot be read"),
-        ("config.yaml", "just text", "config.yaml cannot be read: not a mapping"),
+        ("results.json", "", "results.json cannot be read: it is empty"),
+        ("results.json", '{"student": {}}', "nothing was evaluated"),
+        (
+            "results.json",
+            '{"student": {"a": {"AP50": "high"}}}',
+            "not all results on a are numbers",
+        ),
+        ("results.json", '{"student": 5}', "not a mapping of models"),
+        ("run_record.json", '{"starts": 5}', "Starts and lengths"),
+        ("run_config.yaml", None, "it has no run_config.yaml"),
+        ("run_config.yaml", "a: [", "config.yaml cannot be read"),
+        ("run_config.yaml", "just text", "config.yaml cannot be read: not a mapping"),
+        ("results_config.yaml", "a: [", "results_config.yaml cannot be read"),
         ("inference/student/{0}/coco_instances_results.json", "[", "cannot be used"),
         ("inference/student/{0}/test_set.json", "[", "labels cannot be read"),
     ],
@@ -204,8 +217,9 @@ def test_broken_files_are_told_and_the_rest_shown(folder, tmp_path, name, text, 
     run = copy_of(folder, tmp_path)
     file = run / name.format(FOGGY)
     file.unlink() if text is None else file.write_text(text)
-    page = Page(render(find_runs([run])))
-    assert message in " ".join(page.sections.values())
+    text = render(find_runs([run]))
+    page = Page(text)
+    assert message in html.unescape(text)
     assert "Settings and versions" in page.sections
 
 
@@ -213,7 +227,7 @@ def test_cut_metrics_and_old_settings(folder, tmp_path):
     run = copy_of(folder, tmp_path)
     with (run / "metrics.json").open("a") as file:
         file.write('{"iteration": 10, "total_loss": NaN}\n{"iteration": 619, "total_lo')
-    (run / "config.yaml").write_text(
+    (run / "run_config.yaml").write_text(
         "MODEL: {OLD_KEY: 1, MIC: {ENABLED: true}}\nDATASETS:\n  TRAIN: !!python/tuple [a, b]\n"
     )
     found = read_run(run)
@@ -254,7 +268,7 @@ def test_versions_and_time_are_those_of_the_last_start(folder, tmp_path):
 def test_hostile_names_are_text(folder, tmp_path):
     run = copy_of(folder, tmp_path)
     evil = "<script>alert(1)</script>"
-    for file in (run / "config.yaml", run / "results.json"):
+    for file in (run / "run_config.yaml", run / "results.json"):
         file.write_text(file.read_text().replace(FOGGY, evil))
     text = render(find_runs([run]))
     assert evil not in text and "&lt;script&gt;" in text
@@ -272,7 +286,7 @@ def test_methods_are_told_from_settings(tmp_path):
     for method, overrides in cases.items():
         run = tmp_path / method
         run.mkdir()
-        (run / "config.yaml").write_text(config(run, *overrides).dump())
+        (run / "run_config.yaml").write_text(config(run, *overrides).dump())
         (run / "metrics.json").write_text("")
     runs = find_runs([tmp_path])
     assert {run.name: run.method for run in runs} == {method: method for method in cases}

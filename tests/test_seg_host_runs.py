@@ -10,6 +10,9 @@ from small_runs import PowerCut, train
 from tiny_label_maps import SOURCE, TARGET, block_config
 
 from mic_det.config import ConfigError
+from mic_det.core import RunningMeans
+from mic_det.engine import build_trainer
+from mic_det.segmentation.hosts import HOST_REGISTRY
 from mic_det.segmentation.networks.base import SegmentationNetwork
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
@@ -26,7 +29,7 @@ LOSSES = {
 
 
 def config(folder: Path, host: str, *overrides: str):
-    return block_config(folder, "MODEL.SEG.HOST", host, *HOSTS[host], *overrides)
+    return block_config(folder, "MODEL.SEG.HOST", host, *HOSTS.get(host, ()), *overrides)
 
 
 def everything(trainer) -> dict[str, torch.Tensor]:
@@ -49,6 +52,40 @@ def test_all_stages_with_and_without_mic(tmp_path, host, mic):
     assert 0.0 <= metrics["mIoU"] <= 100.0
     names = trainer.teacher.model.state_dict()
     assert not [name for name in names if "prototypes" in name or "centroids" in name]
+
+
+@pytest.mark.parametrize("mic", [False, True])
+@pytest.mark.parametrize("host", HOST_REGISTRY)
+def test_each_pixel_is_counted_once_when_it_is_labelled(tmp_path, monkeypatch, host, mic):
+    """Pictures, which ask the host for labels as well, count for nothing."""
+    counted, labelled, pop = {}, [], RunningMeans.pop
+
+    def read(means: RunningMeans) -> dict:
+        popped = pop(means)
+        counted.update(popped)
+        return popped
+
+    monkeypatch.setattr(RunningMeans, "pop", read)
+    settings = ("MODEL.MIC.ENABLED", str(mic), "MODEL.SEG.PSEUDO.THRESHOLD", "0.35")
+    settings += ("VIS_PERIOD", "2", "VIS_IMAGES", "1", "DATASETS.TEST", "()")
+    trainer = build_trainer(config(tmp_path / "run", host, *settings), writers=list)
+    trainer.student.register_forward_pre_hook(
+        lambda _, views: labelled.append(views[3]) if len(views) == 4 and views[3] else None
+    )
+    trainer.train(0, 4)
+    assert len(labelled) == (4 if mic or HOST_REGISTRY[host].uses_pseudo_labels else 0)
+    if labelled:
+        labels, weights = (
+            torch.cat([getattr(pseudo, name) for pseudo in labelled])
+            for name in ("labels", "weight")
+        )
+        kept = ((labels != 255) & (weights > 0)).sum().item()
+        assert counted["pseudo_labelled_pixels"] == pytest.approx((kept, labels.numel()))
+        total = weights.sum().item()
+        assert counted["pseudo_label_weight"] == pytest.approx((total, labels.numel()))
+        assert kept and total
+    else:
+        assert not [name for name in counted if "pseudo" in name]
 
 
 @pytest.mark.parametrize(

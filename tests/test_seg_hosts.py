@@ -329,9 +329,9 @@ def test_health_is_of_the_pseudo_labels_that_are_trained_on(storage):
     pseudo.weight[1] = 0.0
     assert not model.host.health.pop(), "pictures and the like do not count"
     model([labelled()], target, None, pseudo)
-    found = model.host.health.pop()
-    assert found["pseudo_label_weight"] == (0.125, 1)
-    assert found["pseudo_labelled_pixels"] == (0.5, 1)
+    found, pixels = model.host.health.pop(), pseudo.labels.numel()
+    assert found["pseudo_label_weight"] == (0.125 * pixels, pixels)
+    assert found["pseudo_labelled_pixels"] == (0.5 * pixels, pixels)
 
 
 def test_groups_of_the_optimizer_are_daformers():

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from cityscapes_tree import draw_cityscapes_tree
 
+from mic_det.report.runs import read_run
+
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -104,8 +106,13 @@ def test_cs2foggy_trains_two_iterations_and_evaluates(method, cityscapes, tmp_pa
         "tools/train_net.py",
         *("--config", config, "--eval-only"),
         *small,
-        *("MODEL.WEIGHTS", str(tmp_path / "model_final.pth")),
+        *("MODEL.WEIGHTS", str(tmp_path / "model_final.pth"), "INPUT.COLOR_JITTER", "0.7"),
         data=cityscapes,
     )
     assert again.returncode == 0, again.stderr[-2000:]
     assert json.loads((tmp_path / "results.json").read_text()) == results
+    finished = read_run(tmp_path)
+    assert (
+        finished.setting("INPUT.COLOR_JITTER") != 0.7 == finished.measured["INPUT"]["COLOR_JITTER"]
+    )
+    assert finished.measured_file == "model_final.pth" and finished.recorded

@@ -20,9 +20,9 @@ from mic_det.cli import USER_ERRORS, run_tool, without_tracebacks
 from mic_det.config import load_config
 from mic_det.data.errors import DataError
 from mic_det.engine import build_trainer, evaluate, load_for_evaluation
-from mic_det.engine.evaluation import check_evaluated_weights
+from mic_det.engine.evaluation import check_evaluated_weights, evaluated_weights
 from mic_det.engine.launch import launch, main_process_first, started_by_torchrun
-from mic_det.engine.record import read_record, write_record
+from mic_det.engine.record import read_record, write_record, write_results
 from mic_det.engine.report import results_table
 from mic_det.env import describe
 from mic_det.tasks import task_of
@@ -85,15 +85,16 @@ def main(arguments: argparse.Namespace) -> None:
     with main_process_first():  # it makes data that are made on first use
         task_of(cfg).check(cfg, training=not arguments.eval_only)
     if arguments.eval_only:
+        weights = evaluated_weights(cfg, resume=arguments.resume)
         results = evaluate(cfg, *load_for_evaluation(cfg, resume=arguments.resume))
     else:
         trainer = build_trainer(cfg, resume=arguments.resume)
         write_record(cfg, trainer.seed)
         trainer.train(trainer.start_iter, cfg.SOLVER.MAX_ITER)
+        weights = f"{cfg.OUTPUT_DIR}/model_final.pth"
         results = trainer.last_results
     if comm.is_main_process() and results:
-        path = Path(cfg.OUTPUT_DIR) / "results.json"
-        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        path = write_results(cfg, results, weights)
         task = task_of(cfg)
         print(results_table(results, task.columns, task.per_class))
         print(f"Written to {path}")

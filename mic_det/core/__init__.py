@@ -5,7 +5,7 @@ Nothing here knows a task or Detectron2; take ``PatchMask`` and ``EMATeacher`` i
 
 from .ascent import SharpnessAscent
 from .augment import StudentAugment
-from .averages import RunningMeans
+from .averages import RunningMeans, running_means
 from .class_shares import ClassShares
 from .evaluating import eval_mode, masked_pairs
 from .gradient import scale_gradient
@@ -31,6 +31,7 @@ __all__ = [
     "kept_statistics",
     "masked_pairs",
     "objectness_quality",
+    "running_means",
     "scale_gradient",
     "softmax_quality",
     "untracked",

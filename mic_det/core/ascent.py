@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 import torch
 from torch import Tensor, nn
 
+from .averages import uncounted
 from .statistics import kept_statistics
 
 
@@ -33,8 +34,8 @@ class SharpnessAscent:
     def __call__(self, student: nn.Module, backward: Callable[..., object]) -> Iterator[None]:
         """Inside, the weights are those at the end of the ascent; after it what they were, exactly.
 
-        Running statistics of normalisation layers are gathered by ``backward`` here, at the
-        weights that are kept, and not inside.
+        Running statistics of normalisation layers, and running means of the health curves, are
+        gathered by ``backward`` here, at the weights that are kept, and not inside.
 
         Args:
             student: whose trainable parameters move; DistributedDataParallel or plain.
@@ -50,7 +51,7 @@ class SharpnessAscent:
         with torch.no_grad():
             torch._foreach_add_(moved, self._step([each.grad for each in moved]))
         try:
-            with kept_statistics(student):
+            with kept_statistics(student), uncounted(student):
                 yield
         finally:
             with torch.no_grad():

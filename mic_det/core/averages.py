@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class RunningMeans:
@@ -14,9 +17,12 @@ class RunningMeans:
 
     def __init__(self) -> None:
         self._sums: dict[str, list] = {}
+        self.paused = False
 
     def add(self, name: str, total: Tensor | float, weight: Tensor | float) -> None:
         """Add ``total``, a sum over ``weight`` cases; a tensor must hold one number."""
+        if self.paused:
+            return
         sums = self._sums.setdefault(name, [0.0, 0.0])
         for i, value in enumerate((total, weight)):
             sums[i] = sums[i] + (value.detach().float() if torch.is_tensor(value) else value)
@@ -30,3 +36,22 @@ class RunningMeans:
         found = {name: (next(numbers), next(numbers)) for name in self._sums}
         self._sums = {}
         return found
+
+
+def running_means(model: nn.Module) -> list[RunningMeans]:
+    """The `RunningMeans` named ``health`` of all modules of ``model``."""
+    found = [getattr(module, "health", None) for module in model.modules()]
+    return [means for means in found if isinstance(means, RunningMeans)]
+
+
+@contextlib.contextmanager
+def uncounted(model: nn.Module) -> Iterator[None]:
+    """Inside, passes through ``model`` add nothing to its running means."""
+    means = running_means(model)
+    for mean in means:
+        mean.paused = True
+    try:
+        yield
+    finally:
+        for mean in means:
+            mean.paused = False

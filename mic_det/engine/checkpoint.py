@@ -251,8 +251,9 @@ class AdaptationCheckpointer(DetectionCheckpointer):
             raise CheckpointError(f"{path}: cannot be resumed: {error}") from None
         except (KeyError, ValueError) as error:
             raise CheckpointError(
-                f"{path}: cannot be resumed with these settings ({error}). Resume with those it "
-                "was trained with (config.yaml beside it), or start anew from it: MODEL.WEIGHTS."
+                f"{path}: cannot be resumed with these settings ({error}). Resume with those that "
+                "it was trained with (run_config.yaml beside it), or start anew from it: "
+                "MODEL.WEIGHTS."
             ) from error
         finally:
             self._refused = ()

@@ -8,7 +8,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
-from mic_det.core import RunningMeans
+from mic_det.core import running_means
 
 PREFIX = "health/"
 TEACHER_DISTANCE = "teacher_distance"
@@ -52,10 +52,8 @@ class HealthCurves(HookBase):
 
     def _read(self) -> dict[str, tuple[float, float]]:
         found: dict[str, tuple[float, float]] = {}
-        for module in self.student.modules():
-            health = getattr(module, "health", None)
-            if isinstance(health, RunningMeans):
-                found |= health.pop()
+        for means in running_means(self.student):
+            found |= means.pop()
         return found
 
 

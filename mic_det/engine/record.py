@@ -23,7 +23,10 @@ from mic_det.env import describe
 
 logger = logging.getLogger(__name__)
 
-RECORD, CONFIG = "run_record.json", "run_config.yaml"
+# What training leaves in OUTPUT_DIR: how often it was started and with which settings, its results
+# and the settings that they were measured with. LAST_CONFIG is Detectron2's, of the last command.
+RECORD, CONFIG, LAST_CONFIG = "run_record.json", "run_config.yaml", "config.yaml"
+RESULTS, RESULTS_CONFIG = "results.json", "results_config.yaml"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -32,7 +35,8 @@ def write_record(cfg: CfgNode, seed: int) -> None:
 
     The record has an entry for each start of the run, resumed ones included: command line, working
     directory, git revision, versions, hardware, seed, processes and a hash of ``MODEL.WEIGHTS``.
-    The config is complete, with the seed that was drawn if ``SEED`` is negative.
+    The config is complete, with the seed that was drawn if ``SEED`` is negative. Results that lie
+    there are of what this training replaces, and are deleted.
     """
     if not comm.is_main_process():
         return
@@ -53,9 +57,27 @@ def write_record(cfg: CfgNode, seed: int) -> None:
         "weights": _digest(Path(cfg.MODEL.WEIGHTS)),
         "config": hashlib.sha256(config.encode()).hexdigest(),
     }
-    starts = [*_starts(folder), start] if "--resume" in sys.argv else [start]
+    starts = [*read_starts(folder), start] if "--resume" in sys.argv else [start]
+    for name in (RESULTS, RESULTS_CONFIG):
+        (folder / name).unlink(missing_ok=True)
     write_text_atomically(folder / CONFIG, config)
     write_text_atomically(folder / RECORD, json.dumps({"starts": starts}, indent=2) + "\n")
+
+
+def write_results(cfg: CfgNode, results: dict[str, Any], weights: str) -> Path:
+    """Write ``results.json`` into ``OUTPUT_DIR``, and the settings that they were measured with.
+
+    In ``results_config.yaml`` ``MODEL.WEIGHTS`` is the file that was evaluated, ``weights``: its
+    name where it is in the folder. Returns the path of the results.
+    """
+    folder, path = Path(cfg.OUTPUT_DIR), Path(weights)
+    measured = cfg.clone()
+    measured.defrost()
+    inside = path.resolve().parent == folder.resolve()
+    measured.MODEL.WEIGHTS = path.name if inside else str(path.absolute())
+    write_text_atomically(folder / RESULTS_CONFIG, measured.dump())
+    write_text_atomically(folder / RESULTS, json.dumps(results, indent=2) + "\n")
+    return folder / RESULTS
 
 
 def read_record(folder: Path | str) -> tuple[Path, dict[str, Any]]:
@@ -65,7 +87,7 @@ def read_record(folder: Path | str) -> tuple[Path, dict[str, Any]]:
     record, or the settings were changed between its starts.
     """
     folder = Path(folder)
-    starts = _starts(folder)
+    starts = read_starts(folder)
     if not starts or not (folder / CONFIG).is_file():
         raise ConfigError(f"--reproduce {folder}: there is no {RECORD} and {CONFIG} in it")
     if len({start["config"] for start in starts}) > 1:
@@ -117,11 +139,14 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _starts(folder: Path) -> list[dict[str, Any]]:
+def read_starts(folder: Path) -> list[dict[str, Any]]:
+    """What was recorded of each start of a run, the first one first; none without a record."""
     try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))["starts"]
-    except (OSError, ValueError, KeyError):
+        starts = json.loads((folder / RECORD).read_text(encoding="utf-8"))["starts"]
+    except (OSError, ValueError, KeyError, TypeError):
         return []
+    known = isinstance(starts, list) and all(isinstance(start, dict) for start in starts)
+    return starts if known else []
 
 
 def _digest(path: Path) -> str | None:

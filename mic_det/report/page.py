@@ -14,8 +14,9 @@ from mic_det import __version__
 from mic_det.data.files import write_text_atomically
 
 from . import curves, tables
+from .comparison import BASELINE, ENDS, ORACLE, comparisons
 from .html import grid, problem_list
-from .runs import RunRecord, first_of_groups
+from .runs import RunRecord, by_group, first_of_groups, scores
 from .svg import style_class
 
 # What a page shows of predictions, by MODEL.TASK: modules with ``NOTE``, on the table of results,
@@ -27,6 +28,15 @@ SECTIONS = {
 }
 CURVES_NOTE = (
     "By iteration of the run itself: one that starts from another's checkpoint counts from 0 again."
+)
+COMPARED_NOTE = (
+    "Only runs are compared that were trained for as many iterations in all, from the same "
+    "weights, and with the same settings but for those of the method. Nothing is bold if the runs "
+    "that no other started from differ in length."
+)
+TRAINING_NOTE = (
+    "In all: the run's own iterations, up to the model that its results are of, and those of the "
+    "runs that it started from (MODEL.WEIGHTS)."
 )
 
 
@@ -47,6 +57,8 @@ def render(runs: Sequence[RunRecord], images: int = 8) -> str:
     for dataset in datasets:
         suffix = f" on {dataset}" if several else ""
         sections += [(f"{t}{suffix}", html) for t, html in kind.sections(runs, dataset, images)]
+    note = f'<p class="note">{TRAINING_NOTE}</p>'
+    sections.append(("Starts and lengths", note + tables.training_table(runs)))
     health = curves.health_cards(runs)
     if health:
         sections.append(("Health of the adaptation", grid(health, CURVES_NOTE)))
@@ -57,8 +69,8 @@ def render(runs: Sequence[RunRecord], images: int = 8) -> str:
 
 def _results(runs: Sequence[RunRecord], dataset: str, note: str) -> str:
     bars = []
-    for group in tables.by_group(runs):
-        values = tables.scores(group, dataset, group[0].task.headline)
+    for group in by_group(runs):
+        values = scores(group, dataset, group[0].task.headline)
         if values:
             first = group[0]
             style = style_class(first.style)
@@ -68,7 +80,10 @@ def _results(runs: Sequence[RunRecord], dataset: str, note: str) -> str:
                 f"<strong>{tables.text_of(values)}</strong></div>"
             )
     table = tables.results_table(runs, dataset)
-    return f'<div class="bars">{"".join(bars)}</div><p class="note">{note}</p>{table}'
+    pairs = "".join(f"<li>{escape(str(pair))}</li>" for pair in comparisons(runs, dataset))
+    pairs = f"<ul>{pairs}</ul>" if pairs else ""
+    notes = f'<p class="note">{note} {COMPARED_NOTE}</p>'
+    return f'<div class="bars">{"".join(bars)}</div>{pairs}{notes}{table}'
 
 
 def _learning(runs: Sequence[RunRecord]) -> str:
@@ -87,29 +102,35 @@ def _settings(runs: Sequence[RunRecord]) -> str:
 
 
 def headline(runs: Sequence[RunRecord], dataset: str) -> str:
-    """The result in a sentence, as far as there are a baseline, a method and a bound."""
-    found = {}
-    for group in tables.by_group(runs):
-        values = tables.scores(group, dataset, group[0].task.headline)
-        if values:
-            found.setdefault(group[0].method, []).append((mean(values), group[0].label))
+    """The result in a sentence, compared as far as `comparisons` are fair."""
+    groups = [
+        (group[0], scores(group, dataset, group[0].task.headline)) for group in by_group(runs)
+    ]
+    found = [(mean(values), first) for first, values in groups if values]
     if not found:
         return "Nothing was measured."
     title = runs[0].task.title
-    rows = [(method, *pair) for method, pairs in found.items() for pair in pairs]
-    adapted = [row for row in rows if row[0] not in ("source-only", "oracle")]
+    adapted = [pair for pair in found if pair[1].method not in ENDS]
     if not adapted:
-        scores = ", ".join(f"{label} {score:.1f}" for _, score, label in rows)
-        return f"{title} on {dataset}: {scores}."
-    _, best, label = max(adapted, key=lambda row: row[1])
-    parts = [f"{label} reaches {best:.1f} {title} on {dataset}"]
-    if "source-only" in found:
-        lowest = max(found["source-only"])[0]
+        listed = ", ".join(f"{run.label} {score:.1f}" for score, run in found)
+        return f"{title} on {dataset}: {listed}."
+    best, run = max(adapted, key=lambda pair: pair[0])
+    parts = [f"{run.label} reaches {best:.1f} {title} on {dataset}"]
+    fair = [pair for pair in comparisons(runs, dataset) if pair.method[0] is run]
+    fair = [pair for pair in fair if not pair.reasons]
+    against, bounds = (
+        [pair.scores[1] for pair in fair if pair.baseline[0].method == name]
+        for name in (BASELINE, ORACLE)
+    )
+    if against:
+        lowest = max(against)
         parts.append(f"{best - lowest:+.1f} against source-only ({lowest:.1f})")
-        bound = max(found["oracle"])[0] if "oracle" in found else lowest
+        bound = max(bounds, default=lowest)
         if bound > lowest:
             share = 100 * (best - lowest) / (bound - lowest)
             parts.append(f"{share:.0f} % of the way to the oracle ({bound:.1f})")
+    elif any(other.method == BASELINE for _, other in found):
+        parts.append("not comparable with source-only (see Results)")
     return ", ".join(parts) + "."
 
 

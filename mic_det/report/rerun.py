@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 from mic_det.config import ConfigError, load_config
-from mic_det.data.files import write_atomically
 from mic_det.data.formats.coco import DataError
 from mic_det.engine import load_for_evaluation
 from mic_det.engine.evaluation import inference_folder
+from mic_det.engine.record import write_results
 from mic_det.tasks import task_of
 
-from .runs import RunRecord
-
-WEIGHTS = "model_final.pth"
+from .runs import FINAL, RunRecord
 
 
 def evaluate_again(run: RunRecord) -> None:
@@ -22,12 +18,12 @@ def evaluate_again(run: RunRecord) -> None:
     A run whose config is of another version, or whose weights or data are gone, gets a problem
     instead. Results that the run has already stay as they are.
     """
-    weights = run.folder / WEIGHTS
+    weights = run.folder / FINAL
     try:
         if not weights.is_file():
             raise DataError(f"{weights}: no such file")
         overrides = ["MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(run.folder)]
-        cfg = load_config(run.folder / "config.yaml", overrides)
+        cfg = load_config(run.config, overrides)
         student, teacher = load_for_evaluation(cfg)
         model = student if cfg.TEST.SERVE == "student" else teacher.model
         task = task_of(cfg)
@@ -38,5 +34,4 @@ def evaluate_again(run: RunRecord) -> None:
         return
     if not run.results:
         run.results = {cfg.TEST.SERVE: found}
-        text = json.dumps(run.results, indent=2) + "\n"
-        write_atomically(run.folder / "results.json", lambda file: file.write(text.encode()))
+        write_results(cfg, run.results, str(weights))

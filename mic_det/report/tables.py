@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from .runs import RunRecord, first_of_groups, flat
+from .comparison import rivals
+from .lineage import own_iterations, start_of, total_iterations
+from .runs import RunRecord, by_group, flat, scores
 from .svg import style_class
 
 # Told of every run; whatever else differs between the runs follows.
@@ -36,24 +38,12 @@ def key(run: RunRecord) -> str:
     return f'<i class="key {style_class(run.style)}"></i>'
 
 
-def scores(runs: Sequence[RunRecord], dataset: str, metric: str, which: str | None = None) -> list:
-    """A metric of each run that has it, in percent."""
-    found = [run.metrics(dataset, which) for run in runs]
-    values = [each[metric] for each in found if each is not None and each.get(metric) is not None]
-    return [value for value in values if not math.isnan(value)]
-
-
 def text_of(values: Sequence[float]) -> str:
     """A mean, with the standard deviation over seeds if there are several."""
     if not values:
         return "–"
     spread = f"<small> ± {stdev(values):.1f}</small>" if len(values) > 1 else ""
     return f"{mean(values):.1f}{spread}"
-
-
-def by_group(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    """Runs that differ in the seed alone, together."""
-    return [[run for run in runs if run.group == first.group] for first in first_of_groups(runs)]
 
 
 def classes_of(runs: Sequence[RunRecord], dataset: str) -> list[str]:
@@ -71,13 +61,9 @@ def results_table(runs: Sequence[RunRecord], dataset: str) -> str:
     prefix = f"{runs[0].task.per_class}-"
     classes = [f"{prefix}{name}" for name in classes_of(runs, dataset)]
     columns = [headline, *classes, *others]
-    best = {}
+    best, rivalling = {}, rivals(groups)
     for column in columns:
-        values = [
-            mean(found)
-            for g in groups
-            if g[0].method != "oracle" and (found := scores(g, dataset, column))
-        ]
+        values = [mean(found) for g in rivalling if (found := scores(g, dataset, column))]
         best[column] = max(values) if len(values) > 1 else math.inf
     heads = "".join(f"<th>{escape(c.removeprefix(prefix))}</th>" for c in columns)
     rows = []
@@ -89,8 +75,7 @@ def results_table(runs: Sequence[RunRecord], dataset: str) -> str:
             cells = []
             for column in columns:
                 values = scores(group, dataset, column, which)
-                rival = served and first.method != "oracle"
-                top = rival and values and mean(values) >= best[column]
+                top = served and group in rivalling and values and mean(values) >= best[column]
                 shaded = values and column not in others
                 shade = f' style="--v:{mean(values) / 100:.3f}"' if shaded else ""
                 kind = ' class="best"' if top else ""
@@ -133,6 +118,27 @@ def confusion_table(matrix: np.ndarray, classes: Sequence[str], *, background: b
         rows.append(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>")
     corner = "<th>label \\ found as</th>"
     return scrolling(f"<thead><tr>{corner}{heads}</tr></thead>{''.join(rows)}", "confusion")
+
+
+def training_table(runs: Sequence[RunRecord]) -> str:
+    """A row for each run: what it started from, and the iterations that it has had."""
+    by_folder = {run.folder: run for run in runs}
+    rows = []
+    for run in runs:
+        start = start_of(run)
+        parent = by_folder.get(start.folder)
+        origin = f"{parent.label}: {start.path}" if parent else start.path
+        counts = [start.iterations, own_iterations(run), total_iterations(run)]
+        cells = [origin or "no file", *("not known" if n is None else str(n) for n in counts)]
+        if not run.results and run.max_iter:
+            cells[2] += f" of {run.max_iter}, no results"
+        name = f"{key(run)}{escape(run.label)} ({escape(run.name)})"
+        rows.append(f"<tr><th>{name}</th>{''.join(f'<td>{escape(c)}</td>' for c in cells)}</tr>")
+    heads = "".join(
+        f"<th>{name}</th>"
+        for name in ("run", "started from", "iterations before", "its own", "in all")
+    )
+    return scrolling(f"<thead><tr>{heads}</tr></thead>{''.join(rows)}", "settings")
 
 
 def settings_table(runs: Sequence[RunRecord]) -> str:

@@ -138,14 +138,19 @@ class Host(nn.Module, ABC):
 
     @torch.no_grad()
     def pseudo_label(self, teacher: SegmentationNetwork, target: Tensor) -> PixelLabels:
-        """Labels of complete ``target`` images (N, 3, H, W), for the host's own use and MIC's."""
+        """Labels of complete ``target`` images (N, 3, H, W), for the host's own use and MIC's.
+
+        They are counted where the student learns from them (`note`), not here: pictures and
+        inspection ask for labels as well.
+        """
         logits = teacher(target)
         return confident_share_labels(logits, self.threshold, self.ignore_top, self.ignore_bottom)
 
     def note(self, pseudo: PixelLabels) -> None:
-        """Add the pseudo labels of an iteration to the curves."""
-        self.health.add("pseudo_label_weight", pseudo.weight.mean(), 1)
-        self.health.add("pseudo_labelled_pixels", kept_share(pseudo), 1)
+        """Add the pseudo labels of an iteration to the curves, each pixel once."""
+        pixels = pseudo.labels.numel()
+        self.health.add("pseudo_label_weight", pseudo.weight.sum(), pixels)
+        self.health.add("pseudo_labelled_pixels", kept_share(pseudo) * pixels, pixels)
 
     def stage_starts(self) -> tuple[int, ...]:
         """Iterations before which `prepare` is called; a resumed run repeats none it has behind."""

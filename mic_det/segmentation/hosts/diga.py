@@ -192,9 +192,7 @@ class DiGA(Host):
         labels = agreeing(logits.argmax(1), nearest)
         labels = without_rows(labels, self.ignore_top, self.ignore_bottom)
         weight = torch.ones_like(labels, dtype=torch.float32)
-        pseudo = EmbeddedLabels(labels, weight, embedding=embedding)
-        self.note(pseudo)
-        return pseudo
+        return EmbeddedLabels(labels, weight, embedding=embedding)
 
     def stage_starts(self) -> tuple[int, ...]:
         if self.warmup_iters >= self.max_iter:

@@ -122,9 +122,7 @@ class SPCL(Host):
     def pseudo_label(self, teacher: SegmentationNetwork, target: Tensor) -> PixelLabels:
         """The teacher's classes where they reach their thresholds, all of weight 1."""
         labels = self.thresholds(*predicted(teacher(target)))
-        pseudo = PixelLabels(self.inner_rows(labels), torch.ones_like(labels, dtype=torch.float32))
-        self.note(pseudo)
-        return pseudo
+        return PixelLabels(self.inner_rows(labels), torch.ones_like(labels, dtype=torch.float32))
 
     def inner_rows(self, labels: Tensor) -> Tensor:
         """``labels`` (N, H, W) without the first and last rows that are left out by config."""
