@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,13 +60,15 @@ class PredictOptions:
     """What a user asks of predictions.
 
     ``folder``: what is written goes there. ``threshold``: least score of a detection. ``pictures``:
-    draw what is found. ``every``: of a video, each so many frames are given.
+    draw what is found. ``every``: of a video, each so many frames are given. ``classes``: names of
+    the model's classes by id; empty: they are numbered.
     """
 
     folder: Path
     threshold: float = 0.5
     pictures: bool = True
     every: int = 1
+    classes: Sequence[str] = ()
 
 
 class Predictions(ABC):
@@ -111,6 +113,9 @@ class Task(ABC):
         columns: overall metrics in tables of results, the headline first.
         per_class: prefix of the metrics by class.
         files: what `evaluate` leaves for each data set.
+        network: keys, and sections, of the configuration that decide what the trained network
+            makes of an image without changing the shape of a tensor, or that name its parts.
+            Numbers of classes are not among them.
     """
 
     headline: str
@@ -118,6 +123,7 @@ class Task(ABC):
     columns: tuple[str, ...]
     per_class: str
     files: tuple[str, ...]
+    network: tuple[str, ...]
 
     @abstractmethod
     def register(self, cfg: CfgNode) -> None:
@@ -138,6 +144,17 @@ class Task(ABC):
             ConfigError: if the model has another number of classes.
             DataError: if data are missing or broken, or a set has a class that the model lacks.
         """
+
+    @abstractmethod
+    def class_names(self, cfg: CfgNode, datasets: Sequence[str]) -> list[str]:
+        """Classes of the first of these registered data sets that has as many as the model.
+
+        Empty if none has, or none is here.
+        """
+
+    @abstractmethod
+    def labelled(self, name: str, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """Records of a data set that `check` has brought to these classes."""
 
     @abstractmethod
     def batches(self, cfg: CfgNode, seed: int, start: int) -> Iterator[tuple[Batch, Batch | None]]:

@@ -21,9 +21,11 @@ from mic_det.config import ConfigError
 from mic_det.data.files import write_text_atomically
 from mic_det.env import describe
 
+from .description import CONFIG
+
 logger = logging.getLogger(__name__)
 
-RECORD, CONFIG = "run_record.json", "run_config.yaml"
+RECORD = "run_record.json"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
