@@ -101,6 +101,14 @@ def test_classes_in_another_order_are_refused(use, task, roots, run):
         assert ", ".join(names) in str(error.value)
 
 
+@pytest.mark.parametrize("task", ["detection", "classification"])
+def test_tests_in_another_order_are_refused_without_the_source(task, roots, run):
+    gone = ("DATASETS.TRAIN", "('gone',)", *weights(run))
+    assert load_for_evaluation(config(task, roots[task], run, *gone))
+    with pytest.raises(CheckpointError, match="another order"):
+        load_for_evaluation(config(task, roots[task], run, *gone, classes=CLASSES[task][::-1]))
+
+
 def test_as_many_other_classes_are_refused_and_another_number_starts_a_classifier(
     task, roots, run, caplog
 ):

@@ -37,8 +37,8 @@ def load_model(cfg: CfgNode, weights: str, which: str | None = None) -> tuple[nn
     if which == "teacher" and not checkpointer.found_teacher:
         raise ConfigError(f"{weights}: holds no teacher; use --model student")
     file = checkpointer.file_description
-    names = list(file.classes) if file else task.class_names(cfg, (*data.TRAIN, *data.TEST))
-    return student.eval(), names
+    names = list(file.classes) if file else []
+    return student.eval(), names or task.class_names(cfg, (*data.TRAIN, *data.TEST))
 
 
 class _StrictCheckpointer(AdaptationCheckpointer):
