@@ -18,6 +18,7 @@ from tiny_streets import CLEAR, FOGGY, register_tiny_streets
 from mic_det.cli import run_tool
 from mic_det.config import load_config
 from mic_det.data.builtin import register_builtin
+from mic_det.data.catalog import register_domain, unregister_domain
 from mic_det.data.class_names import class_names
 from mic_det.data.formats.coco import DataError
 from mic_det.data.inputs import UnreadableError, find_inputs
@@ -245,6 +246,16 @@ def test_weights_that_do_not_fit(kind, message, weights, images, tmp_path, monke
     assert status == 2
     assert message in err and path.name in err and "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+def test_class_names_are_the_first_data_sets_even_if_they_have_to_be_read():
+    root = register_tiny_streets()
+    other = [f"other {k}" for k in range(8)]
+    register_domain("named", root / "foggy/train/images", root / "boxes.json", other)
+    try:
+        assert class_names([CLEAR, "named"], 8)[2] == "car"
+    finally:
+        unregister_domain("named")
 
 
 def test_class_names_without_data():
