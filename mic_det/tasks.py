@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,13 +60,15 @@ class PredictOptions:
     """What a user asks of predictions.
 
     ``folder``: what is written goes there. ``threshold``: least score of a detection. ``pictures``:
-    draw what is found. ``every``: of a video, each so many frames are given.
+    draw what is found. ``every``: of a video, each so many frames are given. ``classes``: names of
+    the model's classes by id; empty: they are numbered.
     """
 
     folder: Path
     threshold: float = 0.5
     pictures: bool = True
     every: int = 1
+    classes: Sequence[str] = ()
 
 
 class Predictions(ABC):
@@ -112,6 +114,9 @@ class Task(ABC):
         per_class: prefix of the metrics by class.
         files: what `evaluate` leaves for each data set.
         statistics_images: what ``MODEL.TEACHER.STATISTICS_IMAGES`` -1 stands for.
+        network: keys, and sections, of the configuration that decide what the trained network
+            makes of an image without changing the shape of a tensor, or that name its parts.
+            Numbers of classes are not among them.
     """
 
     headline: str
@@ -120,6 +125,7 @@ class Task(ABC):
     per_class: str
     files: tuple[str, ...]
     statistics_images = 0
+    network: tuple[str, ...]
 
     @abstractmethod
     def register(self, cfg: CfgNode) -> None:
@@ -140,6 +146,17 @@ class Task(ABC):
             ConfigError: if the model has another number of classes.
             DataError: if data are missing or broken, or a set has a class that the model lacks.
         """
+
+    @abstractmethod
+    def class_names(self, cfg: CfgNode, datasets: Sequence[str]) -> list[str]:
+        """Classes of the first of these registered data sets that has as many as the model.
+
+        Empty if none has, or none is here.
+        """
+
+    @abstractmethod
+    def labelled(self, name: str, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """Records of a data set that `check` has brought to these classes."""
 
     @abstractmethod
     def batches(self, cfg: CfgNode, seed: int, start: int) -> Iterator[tuple[Batch, Batch | None]]:

@@ -18,6 +18,7 @@ from tiny_streets import CLEAR, FOGGY, register_tiny_streets
 from mic_det.cli import run_tool
 from mic_det.config import load_config
 from mic_det.data.builtin import register_builtin
+from mic_det.data.catalog import register_domain, unregister_domain
 from mic_det.data.class_names import class_names
 from mic_det.data.formats.coco import DataError
 from mic_det.data.inputs import UnreadableError, find_inputs
@@ -121,7 +122,7 @@ def test_coco_results_can_be_evaluated(predict, images, tmp_path, capsys):
 def test_boxes_are_those_of_evaluation(weights, images):
     """The same resizing there and back, on an image that is larger than the network's input."""
     cfg = load_config(CONFIG, LOW)
-    predictor = Predictor.from_config(cfg, load_model(cfg, str(weights)), threshold=0.1)
+    predictor = Predictor.from_config(cfg, load_model(cfg, str(weights))[0], threshold=0.1)
     path = images / "large.png"
     cv2.imwrite(str(path), cv2.resize(cv2.imread(str(images / "day/x.png")), (600, 300)))
     record = {"file_name": str(path), "height": 300, "width": 600}
@@ -233,7 +234,7 @@ def other_weights(kind: str, weights: Path, folder: Path) -> Path:
     [
         ("classes", "was trained for 3 classes, but the config's MODEL.ROI_HEADS.NUM_CLASSES is 8"),
         ("other model", "does not fit the config's model"),
-        ("text", "cannot be read as weights"),
+        ("text", "cannot be read, it is truncated or damaged"),
         ("missing", "no such file"),
         ("no teacher", "holds no teacher"),
     ],
@@ -247,11 +248,21 @@ def test_weights_that_do_not_fit(kind, message, weights, images, tmp_path, monke
     assert not (tmp_path / "out").exists()
 
 
+def test_class_names_are_the_first_data_sets_even_if_they_have_to_be_read():
+    root = register_tiny_streets()
+    other = [f"other {k}" for k in range(8)]
+    register_domain("named", root / "foggy/train/images", root / "boxes.json", other)
+    try:
+        assert class_names([CLEAR, "named"], 8)[2] == "car"
+    finally:
+        unregister_domain("named")
+
+
 def test_class_names_without_data():
-    assert class_names(["nobody_registered_this"], 2) == ["class 0", "class 1"]
+    assert class_names(["nobody_registered_this"], 2) == []
     register_builtin(Path("/nowhere"))
     assert class_names(["cityscapes_det_train"], 8)[0] == "person"
-    assert class_names(["cityscapes_det_train"], 2) == ["class 0", "class 1"]
+    assert class_names(["cityscapes_det_train"], 2) == []
     register_tiny_streets()  # its classes stand in its annotations alone
     assert class_names([CLEAR, FOGGY], 8)[2] == "car"
 

@@ -75,7 +75,7 @@ def test_without_pictures_and_with_other_endings(domains, trained, tmp_path):
     cfg = small_config("mic", domains, tmp_path)
     task = task_of(cfg)
     task.register(cfg)
-    model = load_model(cfg, str(trained / "model_final.pth"), "teacher")
+    model, _ = load_model(cfg, str(trained / "model_final.pth"), "teacher")
     options = PredictOptions(tmp_path / "out", pictures=False)
     predictions = task.predictions(cfg, model, options)
     from mic_det.data.inputs import find_inputs

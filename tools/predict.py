@@ -86,9 +86,14 @@ def main() -> None:
     inputs = find_inputs(arguments.inputs)
     if not Path(arguments.weights).is_file() and "://" not in arguments.weights:
         raise ConfigError(f"--weights: {arguments.weights}: no such file")
-    model = load_model(cfg, arguments.weights, arguments.model)
-    pictures = not arguments.no_pictures
-    options = PredictOptions(arguments.output, arguments.threshold, pictures, arguments.every)
+    model, classes = load_model(cfg, arguments.weights, arguments.model)
+    options = PredictOptions(
+        arguments.output,
+        arguments.threshold,
+        pictures=not arguments.no_pictures,
+        every=arguments.every,
+        classes=classes,
+    )
     predictions = task.predictions(cfg, model, options)
     unreadable: list[str] = []
     for source, frame in frames(inputs, cfg.INPUT.FORMAT, arguments.every, unreadable, predictions):

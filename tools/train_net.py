@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """Train or evaluate: ``python tools/train_net.py --config configs/streets_mic.yaml [KEY VALUE]``.
 
-The flags are those of Detectron2's own train_net.py, and ``--reproduce OUTPUT_DIR``, which makes
-the run of that folder again beside it. docs/training.md is about several processes.
+The flags are those of Detectron2's own train_net.py, ``--reproduce OUTPUT_DIR``, which makes the
+run of that folder again beside it, and ``--allow-changes``, with which a run is resumed under
+changed settings. docs/training.md is about several processes and about resuming.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from mic_det.cli import USER_ERRORS, run_tool, without_tracebacks
 from mic_det.config import load_config
 from mic_det.data.errors import DataError
 from mic_det.engine import build_trainer, evaluate, load_for_evaluation
+from mic_det.engine.checkpoint import last_checkpoint
+from mic_det.engine.description import check_resumed_config
 from mic_det.engine.evaluation import check_evaluated_weights, evaluated_weights
 from mic_det.engine.launch import launch, main_process_first, started_by_torchrun
 from mic_det.engine.record import read_record, write_record, write_results
@@ -42,8 +45,15 @@ def parse_arguments() -> argparse.Namespace:
         help="start the run of this folder again: its config, seed and number of processes; "
         "written to OUTPUT_DIR_again unless told otherwise (OUTPUT_DIR as KEY VALUE)",
     )
+    parser.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="with --resume: go on although settings or data have changed since",
+    )
     parser.set_defaults(dist_url="auto")
     arguments = parser.parse_args()
+    if arguments.allow_changes and (arguments.eval_only or not arguments.resume):
+        parser.error("--allow-changes goes with --resume, in training")
     if arguments.reproduce:
         if arguments.config_file or arguments.resume or arguments.eval_only:
             parser.error("--reproduce brings its own config, and starts from the beginning")
@@ -69,6 +79,8 @@ def prepare(arguments: argparse.Namespace):
     cfg = load_config(arguments.config_file, arguments.opts)
     if arguments.eval_only:
         check_evaluated_weights(cfg, resume=arguments.resume)
+    elif arguments.resume and last_checkpoint(cfg.OUTPUT_DIR):
+        check_resumed_config(cfg, allow=arguments.allow_changes)
     message = task_of(cfg).missing_data_message(cfg, training=not arguments.eval_only)
     if message:
         raise DataError(message)
@@ -88,7 +100,7 @@ def main(arguments: argparse.Namespace) -> None:
         weights = evaluated_weights(cfg, resume=arguments.resume)
         results = evaluate(cfg, *load_for_evaluation(cfg, resume=arguments.resume))
     else:
-        trainer = build_trainer(cfg, resume=arguments.resume)
+        trainer = build_trainer(cfg, resume=arguments.resume, allow_changes=arguments.allow_changes)
         write_record(cfg, trainer.seed)
         trainer.train(trainer.start_iter, cfg.SOLVER.MAX_ITER)
         weights = f"{cfg.OUTPUT_DIR}/model_final.pth"

@@ -10,8 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from mic_det.data.classification.folders import class_names_of, is_class_folders
-from mic_det.data.errors import DataError
+from mic_det.data.class_names import numbered
 from mic_det.data.files import write_text_atomically
 from mic_det.data.inputs import Frame, Input
 from mic_det.tasks import Predictions, PredictOptions
@@ -28,7 +27,7 @@ class ClassPredictions(Predictions):
     def __init__(self, cfg: CfgNode, model: nn.Module, options: PredictOptions) -> None:
         self.model = model.eval()
         self.mapper = SquareMapper.from_config(cfg, is_train=False)
-        self.names = class_names(cfg)
+        self.names = list(options.classes) or numbered(cfg.MODEL.CLASSIFIER.NUM_CLASSES)
         self.path = options.folder / FILE
         self.rows: list[list[object]] = []
 
@@ -52,15 +51,3 @@ class ClassPredictions(Predictions):
         writer.writerows(self.rows)
         write_text_atomically(self.path, text.getvalue())
         return f"{len(self.rows)} images classified: {self.path}"
-
-
-def class_names(cfg: CfgNode) -> list[str]:
-    """Names of the classes, as far as the data that the model was trained on are here."""
-    count = cfg.MODEL.CLASSIFIER.NUM_CLASSES
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        try:
-            if is_class_folders(name) and len(found := class_names_of(name)) == count:
-                return found
-        except DataError:
-            continue
-    return [f"class {k}" for k in range(count)]

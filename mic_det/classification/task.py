@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
@@ -16,6 +17,7 @@ from mic_det.config import ConfigError
 from mic_det.core import PatchMask, SharpnessAscent
 from mic_det.data.catalog import missing_data_message, require_domain, unlabelled_dicts
 from mic_det.data.classification.folders import class_names_of, labelled_images
+from mic_det.data.errors import DataError
 from mic_det.data.loader import SOURCE_STREAM, TARGET_STREAM, SampleStream, paired_batches
 from mic_det.data.register import register_from_config
 from mic_det.tasks import Batch, Metrics, Predictions, PredictOptions, Task
@@ -25,7 +27,7 @@ from .label_free import masking_stability
 from .mapper import SquareMapper
 from .meta_arch import TASK_LOSSES
 from .pictures import FOLDER, ClassPictures, spread_targets
-from .prediction import ClassPredictions, class_names
+from .prediction import ClassPredictions
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,10 @@ class ClassificationTask(Task):
     per_class = "accuracy"
     files = (PREDICTIONS, TEST_SET)
     statistics_images = 32
+    network = (
+        *("MODEL.META_ARCHITECTURE", "MODEL.CLASSIFIER.BACKBONE", "MODEL.CLASSIFIER.POOL"),
+        "MODEL.CLASSIFIER.BOTTLENECK",
+    )
 
     def register(self, cfg: CfgNode) -> None:
         register_from_config(cfg)
@@ -70,6 +76,19 @@ class ClassificationTask(Task):
         for name in (*sources, *tests) if training else tests:
             labelled_images(name, classes)
         return classes
+
+    def class_names(self, cfg: CfgNode, datasets: Sequence[str]) -> list[str]:
+        for name in datasets:
+            try:
+                names = class_names_of(name)
+            except DataError:
+                continue
+            if len(names) == cfg.MODEL.CLASSIFIER.NUM_CLASSES:
+                return names
+        return []
+
+    def labelled(self, name: str, classes: Sequence[str]) -> list[dict[str, Any]]:
+        return labelled_images(name, classes)
 
     def batches(self, cfg: CfgNode, seed: int, start: int) -> Iterator[tuple[Batch, Batch | None]]:
         classes = _classes(cfg, training=True)
@@ -105,7 +124,7 @@ class ClassificationTask(Task):
                 student,
                 lambda: spread_targets(cfg, cfg.VIS_IMAGES),
                 self.masked_view(cfg),
-                names=class_names(cfg),
+                names=self.class_names(cfg, cfg.DATASETS.TRAIN),
                 folder=Path(cfg.OUTPUT_DIR) / FOLDER,
                 period=cfg.VIS_PERIOD,
                 channels=cfg.INPUT.FORMAT,

@@ -11,17 +11,21 @@ from mic_det.data.formats.coco import DataError
 
 
 def class_names(datasets: Sequence[str], count: int) -> list[str]:
-    """Names of ``count`` classes, from the first of ``datasets`` that has that many.
+    """Names of ``count`` classes, from the first of ``datasets`` that has that many; else empty.
 
     The metadata are enough where they name the classes; otherwise the data set's annotations are
-    read, if they are there. Where none helps: "class 0", "class 1", …
+    read, if they are there.
     """
-    known = [name for name in datasets if name in DatasetCatalog]
-    for read in (False, True):
-        for name in known:
+    for name in datasets:
+        for read in (False, True) if name in DatasetCatalog else ():
             found = _of_data_set(name, read)
             if found is not None and len(found) == count:
                 return found
+    return []
+
+
+def numbered(count: int) -> list[str]:
+    """Names for classes of which none is known: "class 0", "class 1", …"""
     return [f"class {k}" for k in range(count)]
 
 

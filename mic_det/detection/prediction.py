@@ -15,7 +15,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from torch import nn
 
-from mic_det.data.class_names import class_names
+from mic_det.data.class_names import numbered
 from mic_det.data.errors import DataError
 from mic_det.data.files import write_text_atomically
 from mic_det.data.inputs import IMAGES, Frame, Input
@@ -110,8 +110,7 @@ class DetectionPredictions(Predictions):
 
     def __init__(self, cfg: CfgNode, model: nn.Module, options: PredictOptions) -> None:
         self.predictor = Predictor.from_config(cfg, model, options.threshold)
-        datasets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-        self.names = class_names(datasets, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+        self.names = list(options.classes) or numbered(cfg.MODEL.ROI_HEADS.NUM_CLASSES)
         self.folder = options.folder
         self.drawings: Drawings | None = None
         if options.pictures:

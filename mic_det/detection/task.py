@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from detectron2.engine import HookBase
 from torch import nn
 
 from mic_det.core import PatchMask
-from mic_det.data.catalog import missing_data_message, unlabelled_dicts
+from mic_det.data.catalog import labelled_dicts, missing_data_message, unlabelled_dicts
+from mic_det.data.class_names import class_names
 from mic_det.data.loader import domain_batches
 from mic_det.data.mapper import DomainMapper
 from mic_det.data.register import register_from_config
@@ -35,6 +36,11 @@ class DetectionTask(Task):
     columns = ("AP50", "AP")
     per_class = "AP50"
     files = (DETECTIONS, TEST_SET)
+    network = (
+        *("MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.RESNETS", "MODEL.FPN"),
+        *("MODEL.ANCHOR_GENERATOR", "MODEL.RPN.IN_FEATURES", "MODEL.RPN.BBOX_REG_WEIGHTS"),
+        *("MODEL.ROI_HEADS.IN_FEATURES", "MODEL.ROI_BOX_HEAD"),
+    )
 
     def register(self, cfg: CfgNode) -> None:
         register_from_config(cfg)
@@ -47,6 +53,12 @@ class DetectionTask(Task):
 
     def check(self, cfg: CfgNode, *, training: bool = True) -> list[str]:
         return check_classes(cfg, training=training)
+
+    def class_names(self, cfg: CfgNode, datasets: Sequence[str]) -> list[str]:
+        return class_names(datasets, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+
+    def labelled(self, name: str, classes: Sequence[str]) -> list[dict[str, Any]]:
+        return labelled_dicts(name)
 
     def batches(self, cfg: CfgNode, seed: int, start: int) -> Iterator[tuple[Batch, Batch | None]]:
         return domain_batches(cfg, seed, start)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,11 +24,12 @@ from mic_det.core import EMATeacher
 from mic_det.tasks import task_of
 
 from .checkpoint import AdaptationCheckpointer, last_checkpoint
+from .description import Description, record_digests
 from .evaluation import evaluate, evaluated_weights
 from .health import StepGuard, likely_causes
 from .health_curves import HealthCurves
 from .keep_best import BestCheckpoints
-from .schedule import build_lr_scheduler
+from .schedule import LRScheduler, build_lr_scheduler
 from .trainer import AdaptationTrainer
 
 logger = logging.getLogger(__name__)
@@ -154,14 +157,15 @@ def load_for_evaluation(cfg: CfgNode, *, resume: bool = False) -> tuple[nn.Modul
     """Student and teacher with the weights of ``MODEL.WEIGHTS``.
 
     With ``resume`` those of the last checkpoint in ``OUTPUT_DIR``, if there is one. A file without
-    a teacher fills both.
+    a teacher fills both. Raises CheckpointError if its classes are not those of the data, or its
+    network is another one than the config's.
     """
-    task_of(cfg).register(cfg)
+    description = Description.of(cfg, task_of(cfg).check(cfg, training=False))
     path = evaluated_weights(cfg, resume=resume)
     logger.info("Weights: %s", path or "random")
     student, teacher = build_student_and_teacher(cfg, path)
     checkpointer = AdaptationCheckpointer(student, teacher, cfg.OUTPUT_DIR)
-    checkpointer.start_from(path, refused=("mis-shaped",))
+    checkpointer.start_from(path, refused=("mis-shaped",), compare=description.check_served)
     checkpointer.load(path, checkpointables=["teacher"])
     return student, teacher
 
@@ -170,6 +174,7 @@ def build_trainer(
     cfg: CfgNode,
     *,
     resume: bool = False,
+    allow_changes: bool = False,
     writers: Callable[[], list[Any]] | None = None,
     log_period: int = LOG_PERIOD,
 ) -> AdaptationTrainer:
@@ -177,12 +182,14 @@ def build_trainer(
 
     Args:
         resume: continue from the last checkpoint of ``OUTPUT_DIR``, if there is one.
+        allow_changes: even if settings or data have changed since, as far as that is possible.
         writers: what metrics are written to; Detectron2's own by default.
         log_period: iterations that a logged loss is the mean of.
     """
     task = task_of(cfg)
-    task.check(cfg)
+    classes = task.check(cfg)
     check_batches(cfg)
+    description = Description.of(cfg, classes, record_digests(cfg, classes))
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     logger.info("Seed of weights, data order, augmentation and masks: %d", seed)
     seed_all_rng(seed)
@@ -203,10 +210,13 @@ def build_trainer(
     checkpointer.add_checkpointable("trainer", trainer)
     trainer.register_hooks(_hooks(cfg, trainer, student, checkpointer, writers))
     checkpointer.remove_leftovers()
-    if resume and checkpointer.resume():
+    if resume and checkpointer.resume(partial(description.check_resumed, allow=allow_changes)):
         trainer.start_iter = trainer.iter + 1
     else:
-        checkpointer.start_from(cfg.MODEL.WEIGHTS, cfg.MODEL.WEIGHTS_FROM)
+        weights, which = cfg.MODEL.WEIGHTS, cfg.MODEL.WEIGHTS_FROM
+        checkpointer.start_from(weights, which, compare=description.check_start)
+    settings = {**description.settings, "SEED": trainer.seed}
+    checkpointer.description = replace(description, settings=settings)
     return trainer
 
 
@@ -269,7 +279,7 @@ def _hooks(
 
     built: list[Any] = [
         hooks.IterationTimer(),
-        hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
+        LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
         Evaluation(period, evaluate_now),
         HealthCurves(student, LOG_PERIOD),
         *task.hooks(cfg, student),

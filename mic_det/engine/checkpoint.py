@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,15 @@ from mic_det.config import ConfigError
 from mic_det.core import EMATeacher
 from mic_det.data.files import write_atomically
 
+from .description import CONFIG, Description
 from .key_report import class_counts, key_report
 from .safe_load import CheckpointError, DamagedFileError, load_pickle, load_tensors
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Key of the `Description` in a file.
+DESCRIPTION = "mic_det"
 NUMBERED = re.compile(r"model_(\d{7})\.pth")
+Compare = Callable[[Description, str], None]
 
 
 def content_digest(value: Any) -> str:
@@ -66,6 +70,7 @@ class AdaptationCheckpointer(DetectionCheckpointer):
 
     Args:
         keep: number of ``model_<iteration>.pth`` that are kept; older ones are deleted.
+        description: saved in each file, so that whoever loads it can compare.
         **others: what else is saved, as in `DetectionCheckpointer`.
     """
 
@@ -76,12 +81,18 @@ class AdaptationCheckpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         keep: int = 3,
+        description: Description | None = None,
         **others: Any,
     ) -> None:
         super().__init__(student, save_dir, teacher=teacher.model, **others)
         self._teacher = teacher
         self._keep = keep
+        self.description = description
+        # That of the file that was read last, if it has one.
+        self.file_description: Description | None = None
         self._start_with_teacher = False
+        # Called with a file's description and path, where it is to be compared.
+        self._compare: Compare | None = None
         # What is not accepted of a file that is being loaded; see `_log_incompatible_keys`.
         self._refused: tuple[str, ...] = ()
 
@@ -95,6 +106,8 @@ class AdaptationCheckpointer(DetectionCheckpointer):
         data = {"model": self.model.state_dict()}
         data |= {key: each.state_dict() for key, each in self.checkpointables.items()}
         data |= extra
+        if self.description is not None:
+            data[DESCRIPTION] = self.description.content()
         data["digest"] = content_digest(data)
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info(f"Saving checkpoint to {path}")
@@ -117,31 +130,38 @@ class AdaptationCheckpointer(DetectionCheckpointer):
         """Path of the last checkpoint of the folder, "" if there is none."""
         return self.get_checkpoint_file() if self.has_checkpoint() else ""
 
-    def resume(self) -> bool:
+    def resume(self, compare: Compare | None = None) -> bool:
         """Load the last checkpoint of the folder that is intact; False if there is none at all.
 
         A damaged one is named in the log and the one before it taken. Raises CheckpointError if
-        all are damaged, or the last does not fit the model and the optimizer.
+        all are damaged, or the last does not fit the model and the optimizer, and what ``compare``
+        raises of the file's description.
         """
         candidates = self._candidates()
         if not candidates:
             return False
         chosen = None
         if comm.is_main_process():
-            chosen = self._first_intact(candidates)
+            chosen = self._first_intact(candidates, compare)
         decided = comm.all_gather(chosen)[0]
         if chosen is None:
-            self._load_to_resume(decided)
+            self._load_to_resume(decided, compare)
         return True
 
-    def start_from(self, path: str, which: str = "student", refused: tuple[str, ...] = ()) -> None:
+    def start_from(
+        self,
+        path: str,
+        which: str = "student",
+        refused: tuple[str, ...] = (),
+        compare: Compare | None = None,
+    ) -> None:
         """Start student and teacher from the ``which`` ("student" or "teacher") of a file.
 
         ``path`` may be empty (both start as they were initialised), a local file, or anything that
         Detectron2 resolves, such as ``detectron2://ImageNetPretrained/MSRA/R-50.pkl``. Differences
         between file and model are logged; those ``refused`` ("missing", "unexpected", "mis-shaped")
-        raise CheckpointError, as a file does that is damaged or unsafe. Raises ConfigError if it
-        does not exist.
+        raise CheckpointError, as a file does that is damaged or unsafe, and ``compare`` if the
+        file's description says something else. Raises ConfigError if it does not exist.
         """
         if path and "://" not in path and not Path(path.partition("?")[0]).is_file():
             raise ConfigError(
@@ -150,11 +170,13 @@ class AdaptationCheckpointer(DetectionCheckpointer):
             )
         self._start_with_teacher = which == "teacher"
         self._refused = refused
+        self._compare = compare
         try:
             self.load(path, checkpointables=[])
         finally:
             self._start_with_teacher = False
             self._refused = ()
+            self._compare = None
         self._teacher.copy_from(self.model)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -181,9 +203,24 @@ class AdaptationCheckpointer(DetectionCheckpointer):
             query = getattr(self._parsed_url_during_load, "query", "")
             if "matching_heuristics=True" in query:
                 loaded["matching_heuristics"] = True
+        self._read_description(loaded, filename)
         if self._start_with_teacher and "teacher" in loaded:
             loaded["model"] = loaded["teacher"]
         return loaded
+
+    def _read_description(self, loaded: dict[str, Any], filename: str) -> None:
+        content = loaded.pop(DESCRIPTION, None)
+        self.file_description = None if content is None else Description.read(content, filename)
+        if self._compare is None:
+            return
+        if self.file_description is not None:
+            self._compare(self.file_description, filename)
+        elif "teacher" in loaded:
+            self.logger.warning(
+                "%s does not say what its classes and settings are, it was made before mic_det "
+                "wrote that: nothing was compared with the config.",
+                filename,
+            )
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         misfits = {name for name, *_ in incompatible.incorrect_shapes}
@@ -223,10 +260,10 @@ class AdaptationCheckpointer(DetectionCheckpointer):
         paths = Path(self.save_dir).glob("model_*.pth")
         return sorted(path for path in paths if NUMBERED.fullmatch(path.name))
 
-    def _first_intact(self, candidates: list[Path]) -> Path:
+    def _first_intact(self, candidates: list[Path], compare: Compare | None) -> Path:
         for path in candidates:
             try:
-                self._load_to_resume(path)
+                self._load_to_resume(path, compare)
             except (DamagedFileError, FileNotFoundError) as error:
                 self.logger.warning("%s. The checkpoint before it is tried.", error)
                 continue
@@ -239,10 +276,11 @@ class AdaptationCheckpointer(DetectionCheckpointer):
             "set MODEL.WEIGHTS to another file."
         )
 
-    def _load_to_resume(self, path: Path) -> None:
+    def _load_to_resume(self, path: Path, compare: Compare | None) -> None:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file, though last_checkpoint names it")
         self._refused = ("missing", "unexpected", "mis-shaped")
+        self._compare = compare
         try:
             rest = self.load(str(path))
         except CheckpointError as error:
@@ -251,12 +289,12 @@ class AdaptationCheckpointer(DetectionCheckpointer):
             raise CheckpointError(f"{path}: cannot be resumed: {error}") from None
         except (KeyError, ValueError) as error:
             raise CheckpointError(
-                f"{path}: cannot be resumed with these settings ({error}). Resume with those that "
-                "it was trained with (run_config.yaml beside it), or start anew from it: "
-                "MODEL.WEIGHTS."
+                f"{path}: cannot be resumed with these settings ({error}). Resume with those it "
+                f"was trained with ({CONFIG} beside it), or start anew from it: MODEL.WEIGHTS."
             ) from error
         finally:
             self._refused = ()
+            self._compare = None
         if "trainer" in self.checkpointables and "iteration" not in rest:
             raise CheckpointError(f"{path}: holds weights alone; set MODEL.WEIGHTS to it instead.")
 

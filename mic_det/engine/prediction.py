@@ -9,27 +9,36 @@ from torch import nn
 
 from mic_det.config import ConfigError
 from mic_det.core import EMATeacher
+from mic_det.tasks import task_of
 
 from .build import build_student_and_teacher
 from .checkpoint import AdaptationCheckpointer
+from .description import Description
 from .key_report import class_counts
 
 
-def load_model(cfg: CfgNode, weights: str, which: str | None = None) -> nn.Module:
+def load_model(cfg: CfgNode, weights: str, which: str | None = None) -> tuple[nn.Module, list[str]]:
     """The ``which`` ("student" or "teacher", default ``TEST.SERVE``) of a weights file, in eval.
 
     A file without a teacher serves for ``TEST.SERVE`` "teacher" as well; asked for by ``which``, a
-    teacher must be there. Raises ConfigError if the file is missing, is none, or does not fit.
+    teacher must be there. With the names of its classes, as the file has them, or, if it has none,
+    the data; empty if they are not here either. Raises ConfigError if the file is missing or does
+    not fit, CheckpointError if it is none or of other classes or settings.
     """
+    task, data = task_of(cfg), cfg.DATASETS
+    # Those of the tests need not be in the order of the model's.
+    description = Description.of(cfg, task.class_names(cfg, data.TRAIN[:1]))
     student, teacher = build_student_and_teacher(cfg, weights)
     checkpointer = _StrictCheckpointer(student, teacher)
     try:
-        checkpointer.start_from(weights, which or cfg.TEST.SERVE)
+        checkpointer.start_from(weights, which or cfg.TEST.SERVE, compare=description.check_served)
     except ConfigError as error:
         raise ConfigError(str(error).replace("MODEL.WEIGHTS: ", "")) from error
     if which == "teacher" and not checkpointer.found_teacher:
         raise ConfigError(f"{weights}: holds no teacher; use --model student")
-    return student.eval()
+    file = checkpointer.file_description
+    names = list(file.classes) if file else []
+    return student.eval(), names or task.class_names(cfg, (*data.TRAIN, *data.TEST))
 
 
 class _StrictCheckpointer(AdaptationCheckpointer):
@@ -42,11 +51,8 @@ class _StrictCheckpointer(AdaptationCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         self.path = filename
-        try:
-            loaded = super()._load_file(filename)
-            self.found_teacher = "teacher" in loaded
-        except Exception as error:  # pickle, zip and torch each have errors of their own
-            raise ConfigError(f"{filename}: cannot be read as weights: {error}") from error
+        loaded = super()._load_file(filename)
+        self.found_teacher = "teacher" in loaded
         return loaded
 
     def _load_model(self, checkpoint: Any) -> Any:

@@ -21,11 +21,14 @@ from mic_det.config import ConfigError
 from mic_det.data.files import write_text_atomically
 from mic_det.env import describe
 
+from .description import CONFIG
+
 logger = logging.getLogger(__name__)
 
-# What training leaves in OUTPUT_DIR: how often it was started and with which settings, its results
-# and the settings that they were measured with. LAST_CONFIG is Detectron2's, of the last command.
-RECORD, CONFIG, LAST_CONFIG = "run_record.json", "run_config.yaml", "config.yaml"
+# What training leaves in OUTPUT_DIR besides its settings (CONFIG): how often it was started, its
+# results and the settings that they were measured with. LAST_CONFIG is Detectron2's, of the last
+# command.
+RECORD, LAST_CONFIG = "run_record.json", "config.yaml"
 RESULTS, RESULTS_CONFIG = "results.json", "results_config.yaml"
 REPOSITORY = Path(__file__).resolve().parents[2]
 

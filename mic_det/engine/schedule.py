@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.engine import hooks
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver import build_lr_scheduler as detectron2_scheduler
 from fvcore.common.param_scheduler import ParamScheduler
@@ -33,6 +34,19 @@ class InverseDecay(ParamScheduler):
 
     def __call__(self, where: float) -> float:
         return (1.0 + self.gamma * where * self.iterations) ** -self.power
+
+
+class LRScheduler(hooks.LRScheduler):
+    """Detectron2's hook; resumed, it takes the iteration from the file and the rates from here.
+
+    State is found by the name of the class.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        schedule = self.scheduler
+        schedule.last_epoch = state_dict["last_epoch"]
+        for group, rate in zip(schedule.optimizer.param_groups, schedule.get_lr(), strict=True):
+            group["lr"] = rate
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:

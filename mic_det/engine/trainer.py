@@ -164,9 +164,17 @@ class AdaptationTrainer(TrainerBase):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
+        # Rates and decays are settings, not state.
+        settings = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)
+        super().load_state_dict(state)  # hooks; that of the schedule sets the optimizer's rates
+        if state["scaler"]:  # empty: the run had no loss scaling
+            self.scaler.load_state_dict(state["scaler"])
         self.teacher.num_updates = state["teacher_updates"]
         if self.teacher.statistics is not None:
             self.teacher.statistics.load_state_dict(state.get("teacher_statistics", {}))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from mic_det.config import ConfigError, load_config
+from mic_det.config import load_config
 from mic_det.data.formats.coco import DataError
 from mic_det.engine import load_for_evaluation
 from mic_det.engine.evaluation import inference_folder
 from mic_det.engine.record import write_results
+from mic_det.errors import UserError
 from mic_det.tasks import task_of
 
 from .runs import FINAL, RunRecord
@@ -29,7 +30,7 @@ def evaluate_again(run: RunRecord) -> None:
         task = task_of(cfg)
         task.check(cfg, training=False)
         found = task.evaluate(cfg, model, inference_folder(run.folder, cfg.TEST.SERVE))
-    except (ConfigError, DataError) as error:
+    except UserError as error:
         run.problems.append(f"could not be evaluated again: {error}")
         return
     if not run.results:

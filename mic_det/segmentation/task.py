@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
@@ -12,10 +13,12 @@ from detectron2.utils import comm
 from torch import nn
 
 from mic_det.core import PatchMask
+from mic_det.data.class_names import numbered
+from mic_det.data.errors import DataError
 from mic_det.data.register import register_from_config
 from mic_det.data.segmentation import check_segmentation, class_colours, segmentation_batches
 from mic_det.data.segmentation.config_check import missing_segmentation_data
-from mic_det.data.segmentation.records import model_classes
+from mic_det.data.segmentation.records import labelled_seg_dicts, model_classes
 from mic_det.tasks import Batch, Metrics, Predictions, PredictOptions, Task
 
 from .evaluation import OVERALL, PER_CLASS, TEST_SET, evaluate_model
@@ -40,6 +43,12 @@ class SegmentationTask(Task):
     per_class = PER_CLASS
     files = (TEST_SET,)
     statistics_images = 2
+    network = (
+        *("MODEL.META_ARCHITECTURE", "MODEL.RESNETS", "MODEL.SEG.ENCODER", "MODEL.SEG.MIT_VARIANT"),
+        *("MODEL.SEG.DECODER", "MODEL.SEG.ASPP_DILATIONS", "MODEL.SEG.CHANNELS", "MODEL.SEG.NORM"),
+        *("MODEL.SEG.HRDA.ENABLED", "MODEL.SEG.HRDA.SCALE", "MODEL.SEG.HRDA.DETAIL_CROP"),
+        "MODEL.SEG.HRDA.CONTEXT_WINDOW",
+    )
 
     def register(self, cfg: CfgNode) -> None:
         register_from_config(cfg)
@@ -50,6 +59,19 @@ class SegmentationTask(Task):
     def check(self, cfg: CfgNode, *, training: bool = True) -> list[str]:
         return check_segmentation(cfg, training)
 
+    def class_names(self, cfg: CfgNode, datasets: Sequence[str]) -> list[str]:
+        for name in datasets:
+            try:
+                names = list(model_classes(name))
+            except DataError:
+                continue
+            if len(names) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+                return names
+        return []
+
+    def labelled(self, name: str, classes: Sequence[str]) -> list[dict[str, Any]]:
+        return labelled_seg_dicts(name)
+
     def batches(self, cfg: CfgNode, seed: int, start: int) -> Iterator[tuple[Batch, Batch | None]]:
         host = host_class(cfg)
         uses_target = host.uses_target or host.uses_pseudo_labels or masks_target(cfg)
@@ -59,7 +81,9 @@ class SegmentationTask(Task):
         return evaluate_model(cfg, model, folder)
 
     def predictions(self, cfg: CfgNode, model: nn.Module, options: PredictOptions) -> Predictions:
-        return LabelMapPredictions(cfg, model, options, class_table(cfg))
+        names = list(options.classes) or numbered(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+        classes = list(zip(names, class_colours(names), strict=True))
+        return LabelMapPredictions(cfg, model, options, classes)
 
     def stability(self, cfg: CfgNode) -> Callable[[nn.Module], float] | None:
         """`masking_stability` on ``TEST.LABEL_FREE_IMAGES`` images of the target."""
