@@ -9,6 +9,7 @@ from torch import nn
 
 from mic_det.config import ConfigError
 from mic_det.core import EMATeacher
+from mic_det.weights_file import CheckpointError
 
 from .build import build_student_and_teacher
 from .checkpoint import AdaptationCheckpointer
@@ -45,7 +46,7 @@ class _StrictCheckpointer(AdaptationCheckpointer):
         try:
             loaded = super()._load_file(filename)
             self.found_teacher = "teacher" in loaded
-        except Exception as error:  # pickle, zip and torch each have errors of their own
+        except (CheckpointError, OSError) as error:
             raise ConfigError(f"{filename}: cannot be read as weights: {error}") from error
         return loaded
 
