@@ -397,3 +397,13 @@ def test_a_damaged_best_one_of_former_versions_is_not_guessed_for(tmp_path):
     truncate(tmp_path / "model_0000005.pth")
     resumed = checkpointer(tmp_path)
     assert resumed.resume() and resumed.checkpointables["trainer"].iteration == 2
+
+
+def test_nothing_is_deleted_for_a_checkpoint_while_steps_are_skipped(tmp_path):
+    saver = save_iterations(tmp_path, 1, 2, keep=2)
+    trainer = saver.checkpointables["trainer"]
+    for skipped, kept in ((1, 3), (0, 2)):
+        health = {"skipped_in_a_row": skipped}
+        trainer.state_dict = lambda health=health: {"iteration": 3, "health": health}
+        saver.save(f"model_{4 - skipped:07d}", iteration=3)
+        assert len(list(tmp_path.glob("*.pth"))) == kept

@@ -121,7 +121,9 @@ class AdaptationCheckpointer(WeightsCheckpointer):
             self.tag_last_checkpoint(path.name)
         except (OSError, RuntimeError) as error:
             raise CheckpointError(self._no_room(path, error)) from error
-        if NUMBERED.fullmatch(path.name):
+        # While steps are skipped the weights may be lost, though finite: older ones are kept.
+        health = data.get("trainer", {}).get("health", {})
+        if NUMBERED.fullmatch(path.name) and not health.get("skipped_in_a_row"):
             self._prune(path)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
