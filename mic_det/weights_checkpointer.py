@@ -35,7 +35,8 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     if not floating:
         return []
     device = max((t.device for t in floating.values()), key=lambda device: device.type != "cpu")
-    sums = [t.sum(dtype=torch.float32).to(device) for t in floating.values()]
+    wide = (t if t.dtype.itemsize > 1 else t.float() for t in floating.values())
+    sums = [t.sum(dtype=torch.float32).to(device) for t in wide]
     suspects = torch.stack(sums).isfinite().logical_not().tolist()
     # A sum is also infinite where large numbers are added.
     return [
@@ -98,7 +99,7 @@ class WeightsCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         loaded = self._read(filename)
-        heuristics = loaded.get("matching_heuristics", False)
+        loaded["matching_heuristics"] = heuristics = loaded.get("matching_heuristics") is True
         check_weights(filename, "model", loaded["model"], self.model, by_name=not heuristics)
         return loaded
 
