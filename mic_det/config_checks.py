@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from detectron2.config import CfgNode as CN
 
 from mic_det.config_checks_detection import check_detection
@@ -12,6 +15,8 @@ from mic_det.segmentation.config import check_segmentation_config
 TEST_MODELS = ("student", "teacher")
 # Detectron2's names of normalisation layers, "" for none.
 NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "LN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
+# What computes with a setting is float32 at most.
+LARGEST = torch.finfo(torch.float32).max
 
 
 def check_config(cfg: CN) -> None:
@@ -21,6 +26,7 @@ def check_config(cfg: CN) -> None:
         if not holds:
             raise ConfigError(message)
 
+    _check_finite(cfg, require)
     if cfg.MODEL.TASK == "detection":
         check_detection(cfg, require)
     if cfg.MODEL.TASK == "segmentation":
@@ -38,6 +44,21 @@ def check_config(cfg: CN) -> None:
         _check_tests,
     ):
         check(cfg, require)
+
+
+def _check_finite(node: Any, require: Require, key: str = "") -> None:
+    """No number of the whole config is infinite, NaN or beyond float32."""
+    if isinstance(node, CN):
+        for name, value in node.items():
+            _check_finite(value, require, f"{key}.{name}" if key else name)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _check_finite(value, require, key)
+    elif isinstance(node, (int, float)):
+        require(
+            abs(node) <= LARGEST,
+            f"{key} is {node}: it must be a finite number, of float32 ({LARGEST:.2g} at most).",
+        )
 
 
 def _check_target(cfg: CN, require: Require) -> None:

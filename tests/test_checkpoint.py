@@ -19,9 +19,8 @@ from mic_det.core import EMATeacher
 from mic_det.engine.checkpoint import AdaptationCheckpointer, content_digest
 from mic_det.engine.keep_best import BestCheckpoints
 from mic_det.engine.key_report import key_report
-from mic_det.engine.safe_load import (
-    CheckpointError,
-)
+from mic_det.errors import DivergedError
+from mic_det.weights_file import CheckpointError
 
 
 def truncate(path: Path) -> None:
@@ -252,3 +251,159 @@ def test_best_survives_a_resume(tmp_path):
     second.trainer.iter = 60  # nothing measured here
     second.after_step()
     assert saved == [("model_best", 9), ("model_best", 39), ("model_best", 59)]
+
+
+def fill(saver, value: float, which: str, key: str = "0.weight") -> None:
+    model = saver._teacher.model if which == "teacher" else saver.model
+    with torch.no_grad():
+        model.state_dict()[key].flatten()[0] = value
+
+
+@pytest.mark.parametrize("which", ["model", "teacher"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["model_0000008", "model_best", "model_final"])
+def test_what_is_not_finite_is_not_saved_and_costs_no_good_checkpoint(tmp_path, which, value, name):
+    saver = save_iterations(tmp_path, 2, 5, keep=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    fill(saver, value, which)
+    with pytest.raises(DivergedError) as error:
+        saver.save(name, iteration=8)
+    for words in (f"{name}.pth", f"{which}.0.weight", "model_0000005.pth; --resume", "BASE_LR"):
+        assert words in str(error.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    resumed = checkpointer(tmp_path)
+    assert resumed.resume() and resumed.checkpointables["trainer"].iteration == 5
+
+
+def test_statistics_and_the_optimizer_count_as_well(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    saver = AdaptationCheckpointer(network, EMATeacher(network), str(tmp_path))
+    saver.save("model_0000001")
+    network[1].running_var[1] = float("nan")
+    with pytest.raises(DivergedError, match=r"model\.1\.running_var is NaN"):
+        saver.save("model_0000002")
+    network[1].running_var[1] = 3e38
+    network[0].weight.data.fill_(3e38)  # their sum is infinite, they are not
+    saver.save("model_0000002")
+    moments = {"state": {0: {"exp_avg": torch.full((2,), float("inf"))}}}
+    with pytest.raises(DivergedError, match=r"optimizer\.state\.0\.exp_avg"):
+        saver.save("model_0000003", optimizer=moments)
+
+
+def test_a_last_checkpoint_of_former_versions_that_is_not_finite_gives_way(tmp_path, caplog):
+    save_iterations(tmp_path, 2, 5)
+    path = tmp_path / "model_0000005.pth"
+    saved = torch.load(path, weights_only=True)
+    saved["teacher"]["1.bias"][0] = float("nan")
+    del saved["digest"]
+    torch.save(saved, path)
+    resumed = checkpointer(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert resumed.resume()
+    assert resumed.checkpointables["trainer"].iteration == 2
+    assert "model_0000005.pth: teacher: 1.bias is NaN or infinite" in caplog.text
+
+
+def weights_of(kind: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.full_like(tensor, 3).to(kind)
+        for name, tensor in checkpointer(Path("unused")).model.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pkl", "pyth"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_weights_that_are_not_finite_are_refused(tmp_path, suffix, value):
+    state = weights_of(torch.float64)
+    state["1.weight"][0, 0] = value  # 1e300 is infinite as float32
+    path = tmp_path / f"w.{suffix}"
+    if suffix == "pkl":
+        arrays = {name: tensor.numpy() for name, tensor in state.items()}
+        path.write_bytes(pickle.dumps({"model": arrays, "__author__": "zoo"}))
+    else:
+        torch.save({"model_state" if suffix == "pyth" else "model": state}, path)
+    with pytest.raises(CheckpointError, match=rf"w\.{suffix}: model: 1\.weight is NaN or infinite"):
+        checkpointer(tmp_path).start_from(str(path))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int64, torch.bool])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_integer_weights_are_refused(tmp_path, kind, prefix):
+    path = tmp_path / "w.pth"
+    state = {prefix + name: tensor for name, tensor in weights_of().items()}
+    torch.save({"model": state | {f"{prefix}1.weight": torch.ones(2, 3).to(kind)}}, path)
+    name = str(kind).removeprefix("torch.")
+    with pytest.raises(CheckpointError, match=rf"w\.pth: model: {prefix}1\.weight is {name}"):
+        checkpointer(tmp_path).start_from(str(path))
+
+
+def test_integer_weights_by_other_names_are_refused(tmp_path):
+    path = tmp_path / "w.pkl"
+    path.write_bytes(pickle.dumps({"blobs": {"conv1_w": np.ones((3, 4), np.int8)}}))
+    with pytest.raises(CheckpointError, match=r"w\.pkl: model: conv1_w is int8"):
+        checkpointer(tmp_path).start_from(str(path))
+
+
+@pytest.mark.parametrize("kind", [torch.half, torch.bfloat16, torch.double, torch.float8_e5m2])
+def test_other_floating_point_numbers_and_counters_are_taken(tmp_path, kind):
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    saver = AdaptationCheckpointer(network, EMATeacher(network))
+    state = {
+        name: torch.full_like(tensor, 3).to(kind if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in network.state_dict().items()
+    }
+    torch.save(state, tmp_path / "w.pth")
+    saver.start_from(str(tmp_path / "w.pth"), refused=("missing", "unexpected", "mis-shaped"))
+    assert all((tensor == 3).all() for tensor in saver._teacher.model.state_dict().values())
+    assert network[0].weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("content", [{"model": 3}, {"model": {"0.weight": 1.5}}, {"epoch": 3}])
+def test_what_is_no_state_dict_is_named(tmp_path, content):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w\.pth: .*no dict of tensors|is no tensor but"):
+        checkpointer(tmp_path).start_from(str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("name", ["model_best", "model_final"])
+def test_a_damaged_best_or_final_one_gives_way_to_this_runs_last(tmp_path, name):
+    """Not to another run's, whatever its iterations: a former run has left files there."""
+    save_iterations(tmp_path, 1, 3, 9, 40, keep=4)
+    saver = save_iterations(tmp_path, 2, 5, keep=9)
+    saver.save(name, iteration=5)
+    truncate(tmp_path / f"{name}.pth")
+    resumed = checkpointer(tmp_path, keep=9)
+    assert resumed.resume() and resumed.checkpointables["trainer"].iteration == 5
+    truncate(tmp_path / "model_0000005.pth")
+    truncate(tmp_path / "model_0000002.pth")
+    with pytest.raises(CheckpointError, match=r"model_0000001\.pth, .*40.* is of this run, write"):
+        checkpointer(tmp_path).resume()
+    # What the resumed run writes comes after what it went on from.
+    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
+    resumed.save("model_0000006", iteration=6)
+    truncate(tmp_path / "model_0000006.pth")
+    with pytest.raises(CheckpointError, match=r"\(model_0000006\.pth, model_0000005\.pth"):
+        checkpointer(tmp_path).resume()
+
+
+def test_a_damaged_best_one_of_former_versions_is_not_guessed_for(tmp_path):
+    saver = save_iterations(tmp_path, 2, 5)
+    saver.save("model_best", iteration=5)
+    (tmp_path / "checkpoint_history").unlink()
+    truncate(tmp_path / "model_best.pth")
+    with pytest.raises(CheckpointError, match=r"model_0000005\.pth is of this run, write its name"):
+        checkpointer(tmp_path).resume()
+    (tmp_path / "last_checkpoint").write_text("model_0000005.pth")
+    truncate(tmp_path / "model_0000005.pth")
+    resumed = checkpointer(tmp_path)
+    assert resumed.resume() and resumed.checkpointables["trainer"].iteration == 2
+
+
+def test_nothing_is_deleted_for_a_checkpoint_while_steps_are_skipped(tmp_path):
+    saver = save_iterations(tmp_path, 1, 2, keep=2)
+    trainer = saver.checkpointables["trainer"]
+    for skipped, kept in ((1, 3), (0, 2)):
+        health = {"skipped_in_a_row": skipped}
+        trainer.state_dict = lambda health=health: {"iteration": 3, "health": health}
+        saver.save(f"model_{4 - skipped:07d}", iteration=3)
+        assert len(list(tmp_path.glob("*.pth"))) == kept

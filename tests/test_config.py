@@ -180,6 +180,14 @@ def test_base_on_the_command_line():
         (["MODEL.MIC.BLOCK_SIZE", "0"], r"MODEL\.MIC\.BLOCK_SIZE"),
         (["MODEL.MIC.SCORE_THRESH", "8.0"], r"MODEL\.MIC\.SCORE_THRESH"),
         (["MODEL.MIC.QUALITY", "both"], r"MODEL\.MIC\.QUALITY .*teacher.*'both'"),
+        (["SOLVER.BASE_LR", "1e400"], r"SOLVER\.BASE_LR is inf: it must be a finite number"),
+        (["SOLVER.BASE_LR", "-1e400"], r"SOLVER\.BASE_LR is -inf"),
+        (["SOLVER.BASE_LR", "1e39"], r"SOLVER\.BASE_LR is 1e\+39: .*float32"),
+        (["SOLVER.GAMMA", "1e999"], r"SOLVER\.GAMMA is inf"),
+        (["SOLVER.MAX_ITER", "1" + "0" * 400], r"SOLVER\.MAX_ITER is 10+: .*finite"),
+        (["MODEL.PIXEL_STD", "[1.0, 1e999, 1.0]"], r"MODEL\.PIXEL_STD is inf"),
+        (["MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [1e999]]"], r"ANCHOR_GENERATOR\.SIZES is inf"),
+        (["MODEL.MIC.WATCHDOG.EXPLOSION_FACTOR", "1e999"], r"EXPLOSION_FACTOR is inf"),
         (["MODEL.TEACHER.ALPHA", "1.1"], r"MODEL\.TEACHER\.ALPHA"),
         (["SOLVER.MAX_SKIPPED_STEPS", "0"], r"SOLVER\.MAX_SKIPPED_STEPS"),
         (["SOLVER.CHECKPOINTS_KEPT", "0"], r"SOLVER\.CHECKPOINTS_KEPT"),
@@ -225,6 +233,15 @@ def test_base_on_the_command_line():
 def test_contradictions_are_explained(overrides, match):
     with pytest.raises(ConfigError, match=match):
         load_config(STREETS, overrides)
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1.0e+400"])
+@pytest.mark.parametrize("task", ["detection", "segmentation", "classification"])
+def test_numbers_of_a_file_are_finite(tmp_path, value, task):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"MODEL: {{TASK: {task}}}\nSOLVER: {{WEIGHT_DECAY: {value}}}\n")
+    with pytest.raises(ConfigError, match=r"SOLVER\.WEIGHT_DECAY is (-?inf|nan): .*finite"):
+        load_config(path)
 
 
 def test_edges_that_are_allowed():

@@ -19,9 +19,9 @@ from mic_det.cli import run_tool
 from mic_det.data.catalog import unregister_domain
 from mic_det.engine import build_trainer, load_for_evaluation
 from mic_det.engine.build import build_student_and_teacher
-from mic_det.engine.safe_load import CheckpointError
 from mic_det.report.rerun import evaluate_again
 from mic_det.report.runs import find_runs
+from mic_det.weights_file import CheckpointError
 
 
 @pytest.fixture(autouse=True)

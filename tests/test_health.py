@@ -246,3 +246,10 @@ def test_watchdog_remembers_over_a_resume(caplog):
     second = PseudoLabelWatchdog(6, 3.0)
     second.load_state_dict(first.state_dict())
     assert second.without_any == 4
+
+
+def test_checkpoints_of_skipped_steps_are_not_called_good():
+    trainer = line_trainer({2: "loss nan", 3: "loss nan", 4: "loss nan"})
+    trainer.guard.last_checkpoint = lambda: f"out/model_{trainer.iter:07d}.pth"
+    with pytest.raises(DivergedError, match=r"before them: out/model_0000002\.pth\. Write"):
+        trainer.train(0, 20)

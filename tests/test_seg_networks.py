@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import pickle
 
 import pytest
 import torch
@@ -185,6 +187,42 @@ def test_resnet_loads_detectron2s_weights(tmp_path):
     )
     with pytest.raises(ConfigError, match="ENCODER_WEIGHTS"):
         load_encoder_weights(encoder, str(tmp_path / "nothing.pth"))
+
+
+class Payload:
+    """A pickle of this makes a folder when it is loaded the usual way."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("encoder", [DilatedResNet(18, "BN", 8, 8), DilatedVGG16(fc_channels=16)])
+@pytest.mark.parametrize("suffix", ["pkl", "pth"])
+def test_a_file_of_an_encoder_runs_nothing(tmp_path, encoder, suffix):
+    path = tmp_path / f"w.{suffix}"
+    if suffix == "pkl":
+        path.write_bytes(pickle.dumps({"model": Payload(tmp_path / "run"), "__author__": "x"}))
+    else:
+        torch.save({"model": Payload(tmp_path / "run")}, path)
+    with pytest.raises(ConfigError, match=r"ENCODER_WEIGHTS: .*w\.p"):
+        load_encoder_weights(encoder, str(path))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["nan", "int8", "list"])
+def test_weights_of_vgg16_that_are_none(tmp_path, kind):
+    encoder = DilatedVGG16(fc_channels=16)
+    state = {k: v.clone() for k, v in encoder.state_dict().items() if k.startswith("features")}
+    name = next(iter(state))
+    state[name] = (
+        torch.full_like(state[name], float("nan")) if kind == "nan" else state[name].char()
+    )
+    torch.save([1] if kind == "list" else state, tmp_path / "vgg.pth")
+    with pytest.raises(ConfigError, match=f"vgg.pth.*({name} is NaN|{name} is int8|no dict)"):
+        load_encoder_weights(encoder, str(tmp_path / "vgg.pth"))
 
 
 def test_vgg16_has_output_stride_8_and_takes_torchvisions_weights(tmp_path):

@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="after --")
     arguments = parser.parse_args()
-    if arguments.iterations < 1 or arguments.width < 1 or arguments.lr <= 0:
-        parser.error("--iterations and --width are at least 1, --lr is above 0")
+    if arguments.iterations < 1 or arguments.width < 1 or not 0 < arguments.lr < 1e38:
+        parser.error("--iterations and --width are at least 1, --lr is above 0 and finite")
     cfg = load_config(arguments.config, arguments.overrides)
     if cfg.MODEL.TASK != "segmentation" or not cfg.DATASETS.TARGET:
         raise ConfigError(f"{arguments.config}: not a segmentation config with a target")

@@ -12,22 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 
 from mic_det.config import ConfigError
 from mic_det.core import EMATeacher
 from mic_det.data.files import write_atomically
+from mic_det.errors import DivergedError
+from mic_det.weights_checkpointer import (
+    WeightsCheckpointer,
+    check_weights,
+    listed,
+    not_finite,
+    tensors_of,
+)
+from mic_det.weights_file import CheckpointError, DamagedFileError
 
 from .description import CONFIG, Description
 from .key_report import class_counts, key_report
-from .safe_load import CheckpointError, DamagedFileError, load_pickle, load_tensors
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Key of the `Description` in a file.
 DESCRIPTION = "mic_det"
 NUMBERED = re.compile(r"model_(\d{7})\.pth")
 Compare = Callable[[Description, str], None]
+# Names of the files that a run has written into its folder, in that order: another run may have
+# left files there too.
+HISTORY = "checkpoint_history"
 
 
 def content_digest(value: Any) -> str:
@@ -61,7 +71,7 @@ def last_checkpoint(folder: str) -> str:
     return str(tag.parent / tag.read_text().strip()) if tag.is_file() else ""
 
 
-class AdaptationCheckpointer(DetectionCheckpointer):
+class AdaptationCheckpointer(WeightsCheckpointer):
     """`DetectionCheckpointer` for a student (key ``model``) and its teacher (key ``teacher``).
 
     Detectron2's own loaders read the student of such a file as they read any other. A file without
@@ -95,11 +105,14 @@ class AdaptationCheckpointer(DetectionCheckpointer):
         self._compare: Compare | None = None
         # What is not accepted of a file that is being loaded; see `_log_incompatible_keys`.
         self._refused: tuple[str, ...] = ()
+        # Names of this run's files, as in HISTORY.
+        self._written: list[str] = []
 
     def save(self, name: str, **extra: Any) -> None:
         """Write ``<name>.pth``, tag it as the last one, delete what is too old.
 
-        Raises CheckpointError when there is no room for it; what was saved before is untouched.
+        Raises CheckpointError when there is no room for it, DivergedError when a tensor of it is
+        not finite; what was saved before is untouched.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -108,15 +121,22 @@ class AdaptationCheckpointer(DetectionCheckpointer):
         data |= extra
         if self.description is not None:
             data[DESCRIPTION] = self.description.content()
-        data["digest"] = content_digest(data)
         path = Path(self.save_dir) / f"{name}.pth"
+        if broken := not_finite(tensors_of(data)):
+            raise DivergedError(self._diverged(path, broken))
+        data["digest"] = content_digest(data)
         self.logger.info(f"Saving checkpoint to {path}")
         try:
             write_atomically(path, lambda file: torch.save(data, file))
+            self._written = [each for each in self._written if each != path.name] + [path.name]
+            history = "\n".join(self._written).encode()
+            write_atomically(path.with_name(HISTORY), lambda file: file.write(history))
             self.tag_last_checkpoint(path.name)
         except (OSError, RuntimeError) as error:
             raise CheckpointError(self._no_room(path, error)) from error
-        if NUMBERED.fullmatch(path.name):
+        # While steps are skipped the weights may be lost, though finite: older ones are kept.
+        health = data.get("trainer", {}).get("health", {})
+        if NUMBERED.fullmatch(path.name) and not health.get("skipped_in_a_row"):
             self._prune(path)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -179,31 +199,25 @@ class AdaptationCheckpointer(DetectionCheckpointer):
             self._compare = None
         self._teacher.copy_from(self.model)
 
-    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As in `DetectionCheckpointer`."""
-        try:
-            return super().load(path, *args, **kwargs)
-        finally:
-            self._parsed_url_during_load = None
-
     def remove_leftovers(self) -> None:
         """Delete what saves that were killed have left in the folder."""
         if self.save_dir and self.save_to_disk:
             for path in Path(self.save_dir).glob(".*.pth.*.tmp"):
                 path.unlink(missing_ok=True)
 
+    def _read(self, filename: str) -> dict[str, Any]:
+        loaded = super()._read(filename)
+        digest = loaded.pop("digest", None)
+        content = {k: v for k, v in loaded.items() if k != "matching_heuristics"}
+        if digest is not None and digest != content_digest(content):
+            raise DamagedFileError(f"{filename}: its content is not what was saved, it is damaged")
+        return loaded
+
     def _load_file(self, filename: str) -> dict[str, Any]:
-        if filename.endswith(".pkl"):
-            loaded = _from_pickle(load_pickle(filename), filename)
-        else:
-            loaded = load_tensors(filename)
-            if not isinstance(loaded, dict):
-                raise CheckpointError(f"{filename}: holds no dict of tensors")
-            loaded = _from_torch(loaded, filename)
-            query = getattr(self._parsed_url_during_load, "query", "")
-            if "matching_heuristics=True" in query:
-                loaded["matching_heuristics"] = True
+        loaded = super()._load_file(filename)
         self._read_description(loaded, filename)
+        if "teacher" in loaded:
+            check_weights(filename, "teacher", loaded["teacher"], self._teacher.model)
         if self._start_with_teacher and "teacher" in loaded:
             loaded["model"] = loaded["teacher"]
         return loaded
@@ -246,15 +260,19 @@ class AdaptationCheckpointer(DetectionCheckpointer):
         self.logger.warning("Differences between the file and the model:\n%s", table)
 
     def _candidates(self) -> list[Path]:
-        """Files to resume from, the best first: the tagged one, then earlier iterations."""
+        """Files to resume from, the best first: the tagged one, then what the run wrote before."""
         if not self.save_dir or not self.has_checkpoint():
             return []
         tagged = Path(self.get_checkpoint_file())
-        earlier = [each for each in self._numbered() if each != tagged]
-        match = NUMBERED.fullmatch(tagged.name)
-        if match:
-            earlier = [each for each in earlier if each.name < tagged.name]
-        return [tagged, *reversed(earlier)]
+        history = tagged.with_name(HISTORY)
+        names = history.read_text().split() if history.is_file() else []
+        if tagged.name in names:
+            before = [tagged.with_name(name) for name in names[: names.index(tagged.name)]]
+        elif NUMBERED.fullmatch(tagged.name):  # written before there was a history
+            before = [path for path in self._numbered() if path.name < tagged.name]
+        else:
+            before = []
+        return [tagged, *(path for path in reversed(before) if path.is_file())]
 
     def _numbered(self) -> list[Path]:
         paths = Path(self.save_dir).glob("model_*.pth")
@@ -269,11 +287,18 @@ class AdaptationCheckpointer(DetectionCheckpointer):
                 continue
             if path != candidates[0]:
                 self.logger.warning("Resuming from %s instead.", path)
+            self._written = [each.name for each in reversed(candidates[candidates.index(path) :])]
             return path
+        others = ", ".join(path.name for path in self._numbered() if path not in candidates)
         raise CheckpointError(
             f"{self.save_dir}: none of its checkpoints can be read "
             f"({', '.join(path.name for path in candidates)}). Start again without --resume, or "
             "set MODEL.WEIGHTS to another file."
+            + (
+                f" If one of {others} is of this run, write its name into last_checkpoint."
+                if others
+                else ""
+            )
         )
 
     def _load_to_resume(self, path: Path, compare: Compare | None) -> None:
@@ -304,6 +329,14 @@ class AdaptationCheckpointer(DetectionCheckpointer):
         for path in known[: -self._keep]:
             path.unlink(missing_ok=True)
 
+    def _diverged(self, path: Path, broken: list[str]) -> str:
+        last = self.last()
+        return (
+            f"{path.name} is not written: {listed(broken)} NaN or infinite. The training has "
+            "diverged: divide SOLVER.BASE_LR by 4, or warm up for longer (SOLVER.WARMUP_ITERS). "
+            + (f"Saved before: {last}; --resume goes on from it." if last else "Start it anew.")
+        )
+
     def _no_room(self, path: Path, error: Exception) -> str:
         number = getattr(error, "errno", None) or getattr(error.__context__, "errno", None)
         last = self.last()
@@ -316,28 +349,3 @@ class AdaptationCheckpointer(DetectionCheckpointer):
             f"{kept}. Free some space, or move the folder and set OUTPUT_DIR to where it is now; "
             "then run the same command with --resume."
         )
-
-
-def _from_pickle(data: Any, filename: str) -> dict[str, Any]:
-    """A ``.pkl`` of Detectron2's zoo, or one of Caffe2 whose names are to be matched."""
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{filename}: holds no dict of arrays")
-    if "model" in data and "__author__" in data:
-        return data
-    blobs = data.get("blobs", data)
-    weights = {key: value for key, value in blobs.items() if not key.endswith("_momentum")}
-    return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
-
-
-def _from_torch(loaded: dict[str, Any], filename: str) -> dict[str, Any]:
-    """Check the digest, if there is one; wrap a bare state dict."""
-    digest = loaded.pop("digest", None) if "model" in loaded else None
-    if digest is not None and digest != content_digest(loaded):
-        raise DamagedFileError(f"{filename}: its content is not what was saved, it is damaged")
-    if filename.endswith(".pyth"):
-        if "model_state" not in loaded:
-            raise CheckpointError(f"{filename}: a .pyth file must hold 'model_state'")
-        state = loaded["model_state"]
-        state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-        return {"model": state, "__author__": "pycls", "matching_heuristics": True}
-    return loaded if "model" in loaded else {"model": loaded}

@@ -20,8 +20,7 @@ from detectron2.config import CfgNode
 
 from mic_det.data.catalog import unlabelled_dicts
 from mic_det.tasks import task_named, task_of
-
-from .safe_load import CheckpointError
+from mic_det.weights_file import CheckpointError
 
 logger = logging.getLogger(__name__)
 

@@ -70,6 +70,8 @@ class StepGuard:
         self.last_checkpoint = last_checkpoint
         self.skipped = self.skipped_in_a_row = self.clipped = 0
         self.norm = 0.0
+        # The last checkpoint when the steps skipped at present began.
+        self._good: str | None = None
         self._judged: Tensor | None = None
         self._pending: deque[_Verdict] = deque()
 
@@ -149,6 +151,8 @@ class StepGuard:
             self.norm = norm
             self.clipped += self.clip_norm is not None and norm > self.clip_norm
             return
+        if self._good is None or not self.skipped_in_a_row:
+            self._good = self.last_checkpoint()
         self.skipped += 1
         self.skipped_in_a_row += 1
         # All processes are here together: their gradients are the same.
@@ -165,7 +169,14 @@ class StepGuard:
             raise DivergedError(self._farewell(verdict))
 
     def _farewell(self, verdict: _Verdict) -> str:
-        checkpoint = self.last_checkpoint()
+        checkpoint = f"Last good checkpoint: {self._good}; --resume goes on from it."
+        if not self._good:
+            checkpoint = "No checkpoint is older: SOLVER.CHECKPOINT_PERIOD was not reached."
+        elif self._good != self.last_checkpoint():
+            checkpoint = (
+                f"Last checkpoint from before them: {self._good}. Write its name into the file "
+                "last_checkpoint beside it; --resume then goes on from it."
+            )
         lines = [
             f"Training stopped at iteration {verdict.iteration}: {self.skipped_in_a_row} steps in "
             "a row (SOLVER.MAX_SKIPPED_STEPS) had losses or gradients that were not finite. "
@@ -173,9 +184,7 @@ class StepGuard:
             "Likely causes, the likeliest first:",
             *(f"  {number}. {cause}" for number, cause in enumerate(self.causes, 1)),
             f"Images of the last step: {', '.join(verdict.files) or 'unknown'}",
-            f"Last good checkpoint: {checkpoint}; --resume goes on from it."
-            if checkpoint
-            else "There is no checkpoint yet: SOLVER.CHECKPOINT_PERIOD was not reached.",
+            checkpoint,
         ]
         return "\n".join(lines)
 

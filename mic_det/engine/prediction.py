@@ -51,7 +51,10 @@ class _StrictCheckpointer(AdaptationCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         self.path = filename
-        loaded = super()._load_file(filename)
+        try:
+            loaded = super()._load_file(filename)
+        except OSError as error:
+            raise ConfigError(f"{filename}: cannot be read as weights: {error}") from error
         self.found_teacher = "teacher" in loaded
         return loaded
 

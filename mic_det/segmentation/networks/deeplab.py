@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 import torchvision
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling.backbone import ResNet
 from detectron2.modeling.backbone.resnet import (
@@ -18,6 +17,8 @@ from detectron2.modeling.backbone.resnet import (
 from torch import Tensor, nn
 
 from mic_det.config import ConfigError
+from mic_det.weights_checkpointer import WeightsCheckpointer, check_weights
+from mic_det.weights_file import load_tensors
 
 from .base import Decoder, Encoder
 
@@ -202,7 +203,7 @@ def load_encoder_weights(encoder: Encoder, weights: str) -> None:
         if isinstance(encoder, DilatedVGG16):
             _load_vgg(encoder, weights)
         else:
-            DetectionCheckpointer(encoder.resnet).load(weights)
+            WeightsCheckpointer(encoder.resnet).load(weights)
     except (OSError, RuntimeError, ValueError, KeyError, AssertionError) as error:
         raise ConfigError(
             f"MODEL.SEG.ENCODER_WEIGHTS: {weights}: cannot be used: {error}"
@@ -213,7 +214,8 @@ def _load_vgg(encoder: DilatedVGG16, weights: str) -> None:
     if weights in torchvision.models.VGG16_Weights.__members__:
         state = torchvision.models.VGG16_Weights[weights].get_state_dict(progress=False)
     else:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        state = load_tensors(weights)
+        check_weights(weights, "model", state, encoder)
     prefix = "features."
     features = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     encoder.features.load_state_dict(features)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mic_det.config import ConfigError
+from mic_det.weights_checkpointer import check_weights
 
 from .base import Encoder
 
@@ -62,6 +63,7 @@ class MixTransformer(Encoder):
                 f"MODEL.SEG.ENCODER_WEIGHTS: {weights}: cannot be used for MiT-{variant.upper()}: "
                 f"{error}"
             ) from error
+        check_weights(weights, "model", self.model.state_dict(), self.model)
         # Heads of the model that the encoder was trained in are left aside.
         heads = ("classifier.", "decode_head.")
         too_many = (each for each in found["unexpected_keys"] if not each.startswith(heads))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mic_det.config import ConfigError
+from mic_det.weights_checkpointer import check_weights
+from mic_det.weights_file import load_tensors
 
 from .base import Translator
 from .fourier import FourierAmplitude
@@ -48,18 +46,11 @@ def load_translator(path: str) -> LearntTranslator:
     if not Path(path).is_file():
         raise ConfigError(f"{path or 'no file given'}: no such translator. {_HINT}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
         translator = LearntTranslator(content["width"])
+        check_weights(path, "translator", content["translator"], translator)
         translator.load_state_dict(content["translator"])
-    except (
-        RuntimeError,
-        KeyError,
-        TypeError,
-        OSError,
-        EOFError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ) as error:
+    except (RuntimeError, KeyError, TypeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{path}: no translator that can be used: {reason}. {_HINT}") from error
     return translator.requires_grad_(False).eval()
