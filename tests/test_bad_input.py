@@ -123,9 +123,8 @@ def drop_rights() -> None:
         ("images/sub", ("cannot be listed (Permission denied)", "chmod u+rx")),
     ],
 )
-def test_what_may_not_be_read_is_named(as_nobody: Path, path: str, says, monkeypatch):
+def test_what_may_not_be_read_is_named(as_nobody: Path, path: str, says):
     (as_nobody / path).chmod(0)
-    monkeypatch.setenv("MIC_DET_CACHE", str(as_nobody / "cache"))
     drop_rights()
     register(as_nobody, {})
     with pytest.raises(DataError) as info:

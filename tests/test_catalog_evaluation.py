@@ -115,7 +115,5 @@ def test_pattern_narrows_labels_and_evaluation_too(folder: Path):
     assert [d["image_id"] for d in unlabelled_dicts("t")] == ["sub/b.png"]
     assert [i["id"] for i in read_coco(Path(evaluation_json("t")))["images"]] == [7]
     register(folder, "none", pattern="*.gif")
-    with pytest.raises(
-        DataError, match=r"boxes\.json: images: lists no image named like '\*\.gif'"
-    ):
+    with pytest.raises(DataError, match=r"boxes\.json: images: lists no image of the domain"):
         labelled_dicts("none")

@@ -69,21 +69,23 @@ def register_domain(
     Args:
         name: the name for configs.
         images: folder of images, sub-folders included. As an unlabelled target the domain is
-            *all* images in it that fit ``pattern``, whatever the annotations list.
+            *all* images in it that fit ``pattern`` and are on ``image_list``, whatever the
+            annotations list.
         annotations: a COCO json file whose file names are relative to ``images``, a folder of
             Pascal-VOC ``.xml`` files or one of YOLO ``.txt`` files; None if there are none.
         classes: names of the classes to keep; contiguous ids 0, 1, ... follow this order.
             None takes all of the annotations, by ascending id (VOC: by name). YOLO labels without
             a file of class names: the names of the class numbers.
-        pattern: shell pattern for file names, such as ``*_foggy_beta_0.02.png``.
+        pattern: shell pattern for file names, such as ``*_foggy_beta_0.02.png``; with a slash,
+            for paths relative to ``images``. Other images are no part of the domain.
         aliases: what classes of the annotations are called here, ``{"car": "vehicle"}``; several
             may be called the same. ``classes`` are names after this.
         one_based: Pascal-VOC boxes count pixels from 1 and include the last one, as PASCAL's own.
         prepare: makes the data when they are first needed and returns the folder that
             ``images`` and ``annotations`` are relative to.
         remedy: told to the user when files are missing.
-        image_list: text file with a name on each line, if the unlabelled domain is these images
-            of the folder alone (as PASCAL's ``ImageSets/Main/train.txt``).
+        image_list: text file with a name on each line, if the domain is these images of the
+            folder alone (as PASCAL's ``ImageSets/Main/train.txt``), with labels or without.
 
     Raises:
         DataError: if the name is taken by something else, or ``classes`` or ``aliases`` are none.
@@ -231,9 +233,10 @@ def _select(domain: Domain) -> Selection:
     """Read the domain's annotations, and tell Detectron2's metadata what classes they have."""
     domain.annotation_path()  # the error for a domain without annotations
     _raise_if_missing(domain, labelled=True)
-    found = read_annotations(domain)
+    keeps = domain.chooser()
+    found = read_annotations(domain, keeps)
     choice = replace(found.choice, trained=_TRAINED.get(domain.name))
-    selection = select(found.data, found.source, choice, domain.pattern)
+    selection = select(found.data, found.source, choice, keeps)
     selection = replace(selection, notes=(*found.notes, *selection.notes))
     # Not by attribute: Detectron2 forbids another value, and an edited file may have other ids.
     MetadataCatalog.get(domain.name).__dict__.update(
