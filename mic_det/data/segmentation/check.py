@@ -83,9 +83,7 @@ def check_segmentation_domain(
     except DataError as error:
         report.errors.append(str(error))
         return report
-    # Where a pattern or a list takes a part of the images, labels of the others are no surprise.
-    whole = domain.pattern == "*" and domain.image_list is None
-    report.warnings += pairs.notes() if whole else pairs.notes()[: bool(pairs.without_label)]
+    report.warnings += pairs.notes()
     report.labelled_images = len(records)
     report.pixels = np.zeros(len(report.classes), np.int64)
     report.images_with = np.zeros(len(report.classes), np.int64)
