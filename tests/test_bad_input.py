@@ -160,6 +160,17 @@ def test_boxes_without_area_or_beyond_the_border(tmp_path, caplog, box, becomes,
         assert any(says in text for text in check_domain("t").warnings)
 
 
+def test_scores_of_labels_are_a_warning(tmp_path):
+    """Perhaps they are detections; an area that fits is none, even of a box beyond the border."""
+    root = make_domain(tmp_path)
+    changed = {"score": 0.5, "bbox": [0, 0, 80, 60], "area": 80 * 60}
+    write_coco_file(root, lambda d: d["annotations"][0].update(changed))
+    register(root, {})
+    report = check_domain("t")
+    assert not report.errors
+    assert "annotations[].score belongs to no label: 1 time, first 0.5" in report.warnings[0]
+
+
 def test_a_link_back_up_is_followed_once(tmp_path, caplog):
     root = make_domain(tmp_path)
     (root / "images/sub/back").symlink_to(root / "images")

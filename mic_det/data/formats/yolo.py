@@ -18,6 +18,7 @@ import yaml
 from mic_det.data.errors import DataError, gather
 from mic_det.data.formats.report import ConversionReport, LabelledImage, box_in_image, build_coco
 from mic_det.data.images import image_size, list_images, walk
+from mic_det.data.unique_keys import UniqueKeyLoader
 
 #: Files of class names, in the order in which they are looked for.
 NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
@@ -126,7 +127,7 @@ def _names_of(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix not in (".yaml", ".yml"):
             return [line.strip() for line in text.splitlines() if line.strip()]
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=UniqueKeyLoader)  # plain values only
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise DataError(f"{path}: cannot be read as class names ({error}). Repair it.") from error
     names = content.get("names") if isinstance(content, dict) else None
