@@ -17,6 +17,11 @@ from mic_det.data.images import IMAGE_SUFFIXES, image_size, list_images, turned_
 __all__ = ["DIFFICULT", "ConversionReport", "voc_to_coco"]
 
 DIFFICULT = ("keep", "crowd")
+# Elements that are looked for by these very names.
+_READ = frozenset(
+    ("annotation", "filename", "size", "width", "height", "object", "name", "bndbox")
+    + ("xmin", "ymin", "xmax", "ymax", "difficult")
+)
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,7 @@ def _read_annotation(
         ) from error
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror}). Repair it.") from error
+    _check_layout(source, root)
     image = _find_image(source, root, images / source.relative_to(labels).parent, by_stem)
     if not keeps(image.relative_to(images).as_posix()):
         return None
@@ -188,6 +194,30 @@ def _read_annotation(
             "Scale the boxes or restore the image that was labelled."
         )
     return _Annotation(source, image, width, height, _read_objects(source, root))
+
+
+def _check_layout(source: Path, root: ElementTree.Element) -> None:
+    """Raise DataError for a file in which objects would be overlooked."""
+    fault = _layout_fault(root)
+    if fault:
+        raise DataError(
+            f"{source}: {fault}, so it is no Pascal-VOC file, which is <annotation> with <object>s "
+            "in it, in small letters and without a namespace. Correct or replace it."
+        )
+
+
+def _layout_fault(root: ElementTree.Element) -> str | None:
+    """The first element that has another name than it is looked for by, or another place."""
+    if root.tag != "annotation":
+        return f"the outermost element is <{root.tag}>"
+    inside = {id(part) for element in root.findall("object") for part in element.iter()}
+    for element in root.iter():
+        name = element.tag.rpartition("}")[2].lower()
+        if name in _READ and element.tag != name:
+            return f"has an element <{element.tag}> (for <{name}>)"
+        if name in ("object", "bndbox") and id(element) not in inside:
+            return f"has a <{name}> that is in no <object> directly below <annotation>"
+    return None
 
 
 def _find_image(
