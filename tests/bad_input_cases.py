@@ -337,6 +337,7 @@ CASES = [
         *("{}/boxes.json: is a file, not a folder", "Check the paths"),
     ),
     told_case("pattern that fits nothing", lambda r: {"pattern": "*.gif"}, "s no image"),
+    yaml_case("name that is a path", "../../x: {images: images}", "'../../x'", "without slashes"),
     told_case(
         "annotations missing", lambda r: {"annotations": r / "x.json"}, "{}/x.json: not there"
     ),

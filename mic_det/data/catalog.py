@@ -21,7 +21,7 @@ from mic_det.data.classes import Selection, select
 from mic_det.data.dicts import raise_if_no_such_images, to_detectron2
 from mic_det.data.domain import DEFAULT_REMEDY, Domain, check_told
 from mic_det.data.errors import DataError
-from mic_det.data.files import cache_folder, write_text_atomically
+from mic_det.data.files import keep_text
 from mic_det.data.formats.annotations import read_annotations
 
 logger = logging.getLogger(__name__)
@@ -325,7 +325,8 @@ def evaluation_json(name: str) -> str:
     otherwise a narrowed copy in $MIC_DET_CACHE (default ~/.cache/mic_det).
 
     Raises:
-        DataError: if the domain is unknown or has no annotations, or files are missing or broken.
+        DataError: if the domain is unknown or has no annotations, files are missing or broken, or
+            the cache cannot be written.
     """
     if name not in _DOMAINS and name in DatasetCatalog:
         json_file = MetadataCatalog.get(name).get("json_file")
@@ -334,8 +335,7 @@ def evaluation_json(name: str) -> str:
         return json_file
     domain = get_domain(name)
     domain.annotation_path()  # the error for a domain without annotations
-    known = MetadataCatalog.get(name).json_file
-    return known if Path(known).is_file() else _write_evaluation_json(domain)
+    return _write_evaluation_json(domain)
 
 
 def _write_evaluation_json(domain: Domain) -> str:
@@ -344,9 +344,7 @@ def _write_evaluation_json(domain: Domain) -> str:
     if selection.changed or path.is_dir():
         text = json.dumps(selection.data)
         digest = hashlib.sha256(text.encode()).hexdigest()[:24]
-        path = cache_folder() / f"{path.stem}-{digest}.json"
-        if not path.is_file():
-            write_text_atomically(path, text)
+        path = keep_text(f"{path.stem}-{digest}.json", text)
     MetadataCatalog.get(domain.name).__dict__["json_file"] = str(path)
     return str(path)
 

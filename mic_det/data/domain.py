@@ -128,11 +128,16 @@ def check_told(name: object, classes: object, aliases: object) -> None:
     """Check what a domain is registered with.
 
     Raises:
-        DataError: if the name is no text, ``classes`` no list of names, each once, or ``aliases``
-            no mapping of names to names.
+        DataError: if the name is no text or a path, ``classes`` no list of names, each once, or
+            ``aliases`` no mapping of names to names.
     """
     if not isinstance(name, str) or not name:
         raise DataError(f"Domain {name!r}: the name is no text. Write it in quotes.")
+    if name in (".", "..") or set(name) & set("/\\\0"):
+        raise DataError(
+            f"Domain {name!r}: results are kept in a folder of this name, so it cannot be a path. "
+            "Write a name without slashes."
+        )
     if isinstance(classes, str):
         raise DataError(f"Domain {name!r}: classes: is text, not a list. Write [{classes!r}].")
     if classes is not None:

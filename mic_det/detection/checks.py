@@ -9,6 +9,7 @@ from detectron2.data import MetadataCatalog
 
 from mic_det.config import ConfigError
 from mic_det.data.catalog import (
+    evaluation_json,
     fit_classes,
     labelled_dicts,
     missing_data_message,
@@ -30,7 +31,8 @@ def check_classes(cfg: CfgNode, *, training: bool = True) -> list[str]:
 
     Raises:
         ConfigError: if MODEL.ROI_HEADS.NUM_CLASSES is another number.
-        DataError: if data are missing or broken, or a set has a class that is none of the model's.
+        DataError: if data are missing or broken, a set has a class that is none of the model's, or
+            the cache cannot be written.
     """
     register_from_config(cfg)
     sources, tests = tuple(cfg.DATASETS.TRAIN), tuple(cfg.DATASETS.TEST)
@@ -60,4 +62,6 @@ def check_classes(cfg: CfgNode, *, training: bool = True) -> list[str]:
                 "the same order. Register it with mic_det.data.register_domain: then classes are "
                 "matched by name."
             )
+    for name in tests:
+        evaluation_json(name)  # the error for a cache that cannot be written, before training
     return classes
