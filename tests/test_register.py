@@ -151,20 +151,20 @@ def test_labels_are_read_from_their_files_alone(root, tmp_path, labelling, old, 
 
 @pytest.mark.parametrize("labelling", ["boxes.json", "xml", "txt"])
 @pytest.mark.parametrize(
-    ("told", "images"),
+    ("choice", "images"),
     [
         ({"image_list": "a\n./sub/b.jpg\n"}, ["a.png", "sub/b.jpg"]),
-        ({"image_list": "images/c d\n a.png\n"}, ["a.png", "c d.png"]),
+        ({"image_list": "\ufeffimages/c d\n a.png\n"}, ["a.png", "c d.png"]),
         ({"pattern": "*.png"}, ["a.png", "c d.png"]),
         ({"pattern": "sub/*"}, ["sub/b.jpg"]),
         ({"pattern": "*.png", "image_list": "a.png\n"}, ["a.png"]),
     ],
 )
-def test_list_and_pattern_choose_images_with_labels_or_without(root, labelling, told, images):
-    told = dict(told)
-    if "image_list" in told:
-        told["image_list"] = write(root / "list.txt", told["image_list"])
-    register_domain("t", root / "images", root / labelling, ["car", "person"], **told)
+def test_list_and_pattern_choose_images_with_labels_or_without(root, labelling, choice, images):
+    choice = dict(choice)
+    if "image_list" in choice:
+        choice["image_list"] = write(root / "list.txt", choice["image_list"])
+    register_domain("t", root / "images", root / labelling, ["car", "person"], **choice)
     dicts, selection = load_labels("t")
     folder = root / "images"
     files = sorted(Path(d["file_name"]).relative_to(folder).as_posix() for d in dicts)

@@ -305,16 +305,16 @@ def test_images_that_a_pattern_with_a_slash_takes(tmp_path: Path):
     assert [record["image_id"] for record in unlabelled_dicts("t")] == ["fog/train/a.png"]
 
 
-@pytest.mark.parametrize("told", [{"pattern": "b*"}, {"image_list": "list.txt"}])
-def test_labels_of_images_that_are_not_asked_for_are_no_surprise(tmp_path: Path, caplog, told):
+@pytest.mark.parametrize("choice", [{"pattern": "b*"}, {"image_list": "list.txt"}])
+def test_labels_of_images_that_are_not_asked_for_are_no_surprise(tmp_path: Path, caplog, choice):
     (tmp_path / "list.txt").write_text("b\n")
     for folder in ("images", "labels"):
         for name in "ab":
             path = tmp_path / folder / f"{name}.png"
             path.parent.mkdir(exist_ok=True)
             Image.new("L", (4, 4)).save(path)
-    told = {k: str(tmp_path / v) if k == "image_list" else v for k, v in told.items()}
-    register_segmentation("t", tmp_path / "images", tmp_path / "labels", ["road"], **told)
+    choice = {k: str(tmp_path / v) if k == "image_list" else v for k, v in choice.items()}
+    register_segmentation("t", tmp_path / "images", tmp_path / "labels", ["road"], **choice)
     assert [record["image_id"] for record in labelled_seg_dicts("t")] == ["b.png"]
     assert "Are images missing?" not in caplog.text
     assert not check_segmentation_domain("t").warnings

@@ -19,7 +19,7 @@ def read_image_list(path: Path, *, numbered: bool = False) -> list[str]:
         DataError: if the file is missing, unreadable or empty, or names one twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise DataError(f"{path}: no such list of images. Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
