@@ -339,7 +339,12 @@ def test_a_source_of_crowds_alone_stops_before_training(root):
             each["iscrowd"] = 1
 
     write_coco_file(root, crowds)
-    register_domain("crowds", root / "images", root / "boxes.json")
+    register_domain("own", root / "images", root / "boxes.json")
+    with pytest.raises(DataError, match=r"boxes\.json: annotations: iscrowd is 1 in every box"):
+        labelled_dicts("own")
+    assert "iscrowd is 1 in every box" in check_domain("own").errors[0]
+    record = {"file_name": "a", "annotations": [{"iscrowd": 1}]}
+    DatasetCatalog.register("crowds", lambda: [record])  # known to Detectron2 alone
     cfg = load_config(STREETS, ["DATASETS.TRAIN", "('crowds',)"])
     with pytest.raises(
         DataError, match=r"DATASETS\.TRAIN \('crowds',\): iscrowd is 1 in every box"

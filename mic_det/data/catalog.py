@@ -201,7 +201,7 @@ def labelled_dicts(name: str) -> list[dict]:
 
     Raises:
         DataError: if the domain is unknown or has no annotations, or files are missing or broken,
-            or none of its images has a box.
+            or none of its images has a box of a single object.
     """
     if name not in _DOMAINS and name in DatasetCatalog:
         return DatasetCatalog.get(name)
@@ -225,6 +225,11 @@ def load_labels(name: str) -> tuple[list[dict], Selection]:
             f"{domain.annotation_path()}: annotations: there is no box of "
             f"{', '.join(map(repr, selection.classes))} at all. Check the labels and the classes; "
             "as an unlabelled target the domain needs no annotations."
+        )
+    if all(annotation["iscrowd"] for annotation in selection.data["annotations"]):
+        raise DataError(
+            f"{domain.annotation_path()}: annotations: iscrowd is 1 in every box of the domain, so "
+            "there is nothing to train on or to find. A box around a single object has iscrowd 0."
         )
     return dicts, selection
 

@@ -82,7 +82,7 @@ def read_annotations(domain: Domain, keeps: Callable[[str], bool]) -> Annotation
     Args:
         domain: the domain.
         keeps: its `Domain.chooser`. A COCO file is given whole, labels in folders of these images
-            alone: those of others are not read.
+            alone.
 
     Raises:
         DataError: if they are missing or broken: also if labels hold boxes that are upside down or
