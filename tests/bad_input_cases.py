@@ -190,7 +190,7 @@ CASES = [
     json_case(
         "image id is text",
         lambda d: d["images"][0].update(id="1"),
-        *("images[0]", "not an integer", "Number the images"),
+        *("images[0]", "not an integer", "Number the images (in 64 bits)"),
     ),
     json_case("image id missing", lambda d: d["images"][2].pop("id") and None, "images[2]", "None"),
     json_case(
@@ -244,6 +244,44 @@ CASES = [
     box_case("box of text", ["1", "2", "3", "4"], "Write four finite numbers"),
     box_case("box with NaN", [1, 2, float("nan"), 4], "nan", "Write four finite numbers"),
     box_case("box with infinity", [1, 2, float("inf"), 4], "inf"),
+    box_case("box with a number beyond all bounds", [10**400, 2, 3, 4], "four finite", "00… ("),
+    # area and other fields
+    *(
+        json_case(
+            f"area is {value!r}",
+            lambda d, value=value: d["annotations"][1].update(area=value),
+            *("annotations[1], id 2", f"first {value!r}", says, "leave the area out"),
+        )
+        for value, says in (
+            ("large", "not a number from 0 on"),
+            (None, "not a number from 0 on"),
+            (True, "not a number from 0 on"),
+            (-4, "not a number from 0 on"),
+            (float("nan"), "not a number from 0 on"),
+            (float("inf"), "not a number from 0 on"),
+            (1e12, "larger than the image"),
+        )
+    ),
+    json_case(
+        "width beyond all bounds",
+        lambda d: d["images"][0].update(width=10**400),
+        *("images[].width is not", "images[0]"),
+    ),
+    json_case(
+        "id of more than 64 bits",
+        lambda d: d["annotations"][0].update(id=2**64),
+        *("annotations[].id is not an integer", "in 64 bits", "annotations[0]"),
+    ),
+    text_case(
+        "json: a field twice",
+        b'{"images": [], "annotations": [], "categories": [], "annotations": [1]}',
+        *("the key 'annotations' occurs twice", "Merge"),
+    ),
+    text_case(
+        "json: a field of an entry twice",
+        b'{"images": [{"id": 7, "height": 4, "height": 5}]}',
+        *("the key 'height' occurs twice in one object with id 7", "Merge"),
+    ),
     box_case("box of negative size", [20, 20, -5, 8], "negative size", "or remove the annotation"),
     box_case("box outside its image", [70, 2, 9, 9], "outside its image", "64x48", "correct"),
     json_case(
@@ -298,9 +336,8 @@ CASES = [
         lambda r: {"images": r / "boxes.json"},
         *("{}/boxes.json: is a file, not a folder", "Check the paths"),
     ),
-    told_case(
-        "pattern that fits nothing", lambda r: {"pattern": "*.gif"}, "no image named like '*.gif'"
-    ),
+    told_case("pattern that fits nothing", lambda r: {"pattern": "*.gif"}, "s no image"),
+    yaml_case("name that is a path", "../../x: {images: images}", "'../../x'", "without slashes"),
     told_case(
         "annotations missing", lambda r: {"annotations": r / "x.json"}, "{}/x.json: not there"
     ),
@@ -394,6 +431,10 @@ CASES = [
     told_case("YOLO without class names", no_names, "{}/txt: class names", "classes.txt beside"),
     label_case("YOLO names twice", "txt/classes.txt", "car\ncar\n", "'car' is listed twice"),
     label_case("YOLO names malformed", "txt/data.yaml", "names: 3", "names: is no list", "Write"),
+    label_case(
+        "YOLO names given twice",
+        *("txt/data.yaml", "names: [a, b]\nnames: [b, a]\n", "'names' occurs twice", "Repair it"),
+    ),
     label_case("YOLO names with a gap", "txt/data.yaml", "names: {0: a, 2: b}", "without gaps"),
     label_case("YOLO class without name", "txt/a.txt", "2 .5 .5 .1 .1", "line 1: class: 2 has no"),
     label_case("YOLO class is no number", "txt/a.txt", "car .5 .5 .1 .1", "line 1: class: 'car'"),

@@ -123,9 +123,8 @@ def drop_rights() -> None:
         ("images/sub", ("cannot be listed (Permission denied)", "chmod u+rx")),
     ],
 )
-def test_what_may_not_be_read_is_named(as_nobody: Path, path: str, says, monkeypatch):
+def test_what_may_not_be_read_is_named(as_nobody: Path, path: str, says):
     (as_nobody / path).chmod(0)
-    monkeypatch.setenv("MIC_DET_CACHE", str(as_nobody / "cache"))
     drop_rights()
     register(as_nobody, {})
     with pytest.raises(DataError) as info:
@@ -159,6 +158,17 @@ def test_boxes_without_area_or_beyond_the_border(tmp_path, caplog, box, becomes,
     if says:
         assert says in warnings[0] and f"{root}/boxes.json" in warnings[0]
         assert any(says in text for text in check_domain("t").warnings)
+
+
+def test_scores_of_labels_are_a_warning(tmp_path):
+    """Perhaps they are detections; an area that fits is none, even of a box beyond the border."""
+    root = make_domain(tmp_path)
+    changed = {"score": 0.5, "bbox": [0, 0, 80, 60], "area": 80 * 60}
+    write_coco_file(root, lambda d: d["annotations"][0].update(changed))
+    register(root, {})
+    report = check_domain("t")
+    assert not report.errors
+    assert "annotations[].score belongs to no label: 1 time, first 0.5" in report.warnings[0]
 
 
 def test_a_link_back_up_is_followed_once(tmp_path, caplog):

@@ -75,6 +75,10 @@ def _frames(change):
     [
         (lambda root: (root / LABELS).write_text("["), "cannot be read as JSON"),
         (lambda root: (root / LABELS).write_text('{"images": []}'), "holds no list of images"),
+        (
+            lambda root: (root / LABELS).write_text('[{"labels": [], "labels": []}]'),
+            "the key 'labels' occurs twice",
+        ),
         (_frames(lambda f: f[1].pop("name")), "entry 2: name: None is no file name"),
         (_frames(lambda f: f.append(f[0])), f"entry 5: name: '{FIRST}' occurs twice"),
         (_frames(lambda f: f[0].update(labels=3)), f"{FIRST}: attributes is no object or labels"),

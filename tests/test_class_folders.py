@@ -316,6 +316,16 @@ def test_an_image_of_a_list_that_is_not_there(tmp_path):
         image_counts("domainnet_real_train")
 
 
+def test_a_list_names_images_of_the_folder_alone(tmp_path):
+    """Not of the folder beside it, by a path that only seems to be inside."""
+    for name in ("day/car/a.png", "night/car/b.png"):
+        png(tmp_path / name)
+    (tmp_path / "list.txt").write_text("./day/car/a.png 0\n../night/car/b.png 0\n")
+    register_class_folders("t", tmp_path / "day", image_list=tmp_path / "list.txt")
+    with pytest.raises(DataError, match=r"list\.txt: '\.\./night/car/b\.png' is no image in"):
+        image_counts("t")
+
+
 # ---- digits -----------------------------------------------------------------------------------
 
 

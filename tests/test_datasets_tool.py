@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,11 +18,13 @@ from PIL import Image
 from small_domain import make_domain, write_coco_file
 
 from mic_det.cli import run_tool
+from mic_det.config import load_config
 from mic_det.data.catalog import register_domain, unregister_domain
 from mic_det.data.check import check_domain
 from mic_det.data.check_text import check_text, statistics
 from mic_det.data.formats.coco import read_coco
 from mic_det.data.formats.converters import CONVERTERS, run_converter
+from mic_det.detection.checks import check_classes
 from mic_det.detection.contact_sheet import choose, contact_sheet
 from mic_det.drawing import PALETTE
 
@@ -114,7 +117,8 @@ def test_check_fails_on_errors_and_says_which(run, root):
 def test_a_config_is_checked_with_its_classes(run, root):
     (root / "val.json").write_text((root / "boxes.json").read_text().replace("car", "tram"))
     with (root / "mine.yaml").open("a") as file:
-        file.write("val: {images: images, annotations: val.json}\n")
+        file.write("val: {images: val, annotations: val.json}\n")
+    shutil.copytree(root / "images", root / "val")
     trap = "DATASETS:\n  REGISTER: [mine.yaml]\n  TRAIN: [day]\n  TARGET: [night]\n  TEST: [val]\n"
     number = "MODEL:\n  ROI_HEADS:\n    NUM_CLASSES: 2\n"
     base = REPOSITORY / "configs/base/streets.yaml"
@@ -128,6 +132,29 @@ def test_a_config_is_checked_with_its_classes(run, root):
     done = run("check", root / "train.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "classes fit: car, person" in done.stdout
+
+
+def test_images_that_are_trained_and_tested_on_are_named(run, root, caplog):
+    """In a config an error, in a file of domains, where roles are not known, a warning."""
+    (root / "val").mkdir()
+    (root / "val/other.png").symlink_to(root / "images/a.png")
+    coco = json.loads((root / "boxes.json").read_text())
+    coco["images"] = [coco["images"][0] | {"file_name": "other.png"}]
+    coco["annotations"] = [each for each in coco["annotations"] if each["image_id"] == 1]
+    (root / "val.json").write_text(json.dumps(coco))
+    with (root / "mine.yaml").open("a") as file:
+        file.write("val: {images: val, annotations: val.json}\n")
+    says = f"day and val share 1 of the 1 labelled images of val, the first is {root}/images/a.png"
+    done = run("check", root / "mine.yaml")
+    assert done.returncode == 0 and f"warning: {says}" in done.stdout
+    roles = "DATASETS:\n  REGISTER: [mine.yaml]\n  TRAIN: [day]\n  TARGET: [night]\n  TEST: [val]\n"
+    base = REPOSITORY / "configs/base/streets.yaml"
+    classes = "MODEL:\n  ROI_HEADS:\n    NUM_CLASSES: 2\n"
+    (root / "train.yaml").write_text(f'_BASE_: "{base}"\n{roles}{classes}')
+    done = run("check", root / "train.yaml")
+    assert done.returncode == 1 and f"error: DATASETS: {says}" in done.stdout
+    check_classes(load_config(root / "train.yaml"))
+    assert f"DATASETS.TRAIN, DATASETS.TEST: {says}" in caplog.text
 
 
 def test_unknown_names_and_files_end_in_a_message(run, tmp_path):

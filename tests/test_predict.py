@@ -20,7 +20,7 @@ from mic_det.config import load_config
 from mic_det.data.builtin import register_builtin
 from mic_det.data.catalog import register_domain, unregister_domain
 from mic_det.data.class_names import class_names
-from mic_det.data.formats.coco import DataError
+from mic_det.data.formats.coco import DataError, read_coco
 from mic_det.data.inputs import UnreadableError, find_inputs
 from mic_det.data.mapper import DomainMapper
 from mic_det.detection.prediction import Predictor
@@ -169,6 +169,10 @@ def test_video(predict, tmp_path):
     assert status == 0, err
     described = json.loads((tmp_path / "out/images.json").read_text())
     assert [each["frame"] for each in described["images"]] == [0, 3, 6]
+    assert [each["file_name"] for each in described["images"]] == [
+        *("clip.avi#000000", "clip.avi#000003", "clip.avi#000006")
+    ]
+    read_coco(tmp_path / "out/images.json")  # no image of it occurs twice
     drawn = cv2.VideoCapture(str(tmp_path / "out/pictures/clip.avi.mp4"))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     brightness = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,17 @@ from small_runs import SMALL
 import mic_det.data
 from mic_det.config import ConfigError, load_config
 from mic_det.data import builtin, register_domain, register_yaml
-from mic_det.data.catalog import labelled_dicts, require_domain, unlabelled_dicts
+from mic_det.data.catalog import (
+    evaluation_json,
+    labelled_dicts,
+    load_labels,
+    require_domain,
+    unlabelled_dicts,
+)
+from mic_det.data.check import check_domain
 from mic_det.data.errors import DataError
 from mic_det.data.formats.annotations import annotation_kind
+from mic_det.data.formats.coco import read_coco
 from mic_det.data.loader import source_stream
 from mic_det.data.register import register_from_config
 from mic_det.detection.checks import check_classes
@@ -125,32 +134,71 @@ def test_one_based_voc(root):
     assert labelled_dicts("one")[0]["annotations"][0]["bbox"] == [3, 5, 21, 25]
 
 
-@pytest.mark.parametrize("labelling", ["xml", "txt"])
-def test_labels_are_converted_once_and_again_when_a_file_changes(root, labelling, monkeypatch):
-    from mic_det.data.formats import annotations
-
-    conversions = []
-    convert = annotations.convert_labels
-
-    def counted(*arguments):
-        conversions.append(arguments)
-        return convert(*arguments)
-
-    monkeypatch.setattr(annotations, "convert_labels", counted)
+@pytest.mark.parametrize(("labelling", "old", "new"), [("xml", ">4<", ">5<"), ("txt", ".5", ".4")])
+def test_labels_are_read_from_their_files_alone(root, tmp_path, labelling, old, new):
+    """A changed file counts, even one of the same size and time; nothing is kept of the former."""
     register_domain("t", root / "images", root / labelling)
     before = labelled_dicts("t")
-    assert labelled_dicts("t") == before and len(conversions) == 1
     path = next(p for p in (root / labelling).glob("a.*"))
-    path.write_text(path.read_text() + "\n")
-    assert labelled_dicts("t") == before and len(conversions) == 2
+    text, status = path.read_text(), path.stat()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    assert labelled_dicts("t") != before
+    assert not (tmp_path / "cache").exists()
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(root, monkeypatch, caplog):
-    (root / "file").touch()
-    monkeypatch.setenv("MIC_DET_CACHE", str(root / "file"))
-    register_domain("t", root / "images", root / "xml")
-    assert len(labelled_dicts("t")) == 3
-    assert "cannot be written" in caplog.text
+@pytest.mark.parametrize("labelling", ["boxes.json", "xml", "txt"])
+@pytest.mark.parametrize(
+    ("choice", "images"),
+    [
+        ({"image_list": "a\n./sub/b.jpg\n"}, ["a.png", "sub/b.jpg"]),
+        ({"image_list": "\ufeffimages/c d\n a.png\n"}, ["a.png", "c d.png"]),
+        ({"pattern": "*.png"}, ["a.png", "c d.png"]),
+        ({"pattern": "sub/*"}, ["sub/b.jpg"]),
+        ({"pattern": "*.png", "image_list": "a.png\n"}, ["a.png"]),
+    ],
+)
+def test_list_and_pattern_choose_images_with_labels_or_without(root, labelling, choice, images):
+    choice = dict(choice)
+    if "image_list" in choice:
+        choice["image_list"] = write(root / "list.txt", choice["image_list"])
+    register_domain("t", root / "images", root / labelling, ["car", "person"], **choice)
+    dicts, selection = load_labels("t")
+    folder = root / "images"
+    files = sorted(Path(d["file_name"]).relative_to(folder).as_posix() for d in dicts)
+    assert files == images == [d["image_id"] for d in unlabelled_dicts("t")]
+    assert not any("images have no" in note for note in selection.notes)
+    tested = read_coco(Path(evaluation_json("t")))
+    assert sorted(each["file_name"] for each in tested["images"]) == images
+    assert (report := check_domain("t")).labelled_images == report.images == len(images)
+
+
+def test_labels_of_images_that_are_not_listed_are_not_opened(root, opened):
+    listed = write(root / "list.txt", "a\n")
+    (root / "txt/sub/b.txt").write_text("no label")
+    (root / "xml/sub/b.xml").write_text("<annotation><filename>b</filename><object/></annotation>")
+    for name in ("xml", "txt"):
+        register_domain(name, root / "images", root / name, image_list=listed)
+        opened.clear()
+        assert len(labelled_dicts(name)) == 1
+    assert not [path for path in opened if path.endswith("sub/b.txt")]
+
+
+@pytest.mark.parametrize("labelling", ["boxes.json", "xml", "txt", None])
+def test_a_list_that_is_not_there_or_names_no_image_is_an_error(root, labelling):
+    labels = None if labelling is None else root / labelling
+    read = unlabelled_dicts if labels is None else labelled_dicts
+    register_domain("gone", root / "images", labels, image_list=root / "gone.txt")
+    with pytest.raises(DataError, match=r"gone\.txt: not there"):
+        require_domain("gone", labelled=labels is not None)
+    assert "gone.txt: not there" in check_domain("gone").errors[0]
+    listed = write(root / "list.txt", "a\nlost\n")
+    register_domain("lost", root / "images", labels, image_list=listed)
+    with pytest.raises(DataError, match=r"list\.txt: 'lost' is no image in .*images \(1 of 2"):
+        read("lost")
+    assert "'lost' is no image" in check_domain("lost").errors[0]
 
 
 # ---- configs ---------------------------------------------------------------------------------
@@ -291,7 +339,12 @@ def test_a_source_of_crowds_alone_stops_before_training(root):
             each["iscrowd"] = 1
 
     write_coco_file(root, crowds)
-    register_domain("crowds", root / "images", root / "boxes.json")
+    register_domain("own", root / "images", root / "boxes.json")
+    with pytest.raises(DataError, match=r"boxes\.json: annotations: iscrowd is 1 in every box"):
+        labelled_dicts("own")
+    assert "iscrowd is 1 in every box" in check_domain("own").errors[0]
+    record = {"file_name": "a", "annotations": [{"iscrowd": 1}]}
+    DatasetCatalog.register("crowds", lambda: [record])  # known to Detectron2 alone
     cfg = load_config(STREETS, ["DATASETS.TRAIN", "('crowds',)"])
     with pytest.raises(
         DataError, match=r"DATASETS\.TRAIN \('crowds',\): iscrowd is 1 in every box"

@@ -1,5 +1,9 @@
 """The cache of resized images: the same samples to the bit, and nothing that can break a run."""
 
+import os
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -82,17 +86,33 @@ def test_images_are_decoded_once(records, tmp_path, monkeypatch):
 def test_a_changed_image_is_read_again(records, tmp_path):
     cache = ResizedImages(tmp_path / "cache", "BGR")
     mapper(cache, [40])(records[0])
-    Image.new("RGB", (120, 64), (255, 255, 255)).save(records[0]["file_name"])
+    path = Path(records[0]["file_name"])
+    Image.new("RGB", (120, 64), (255, 255, 255)).save(path, format="BMP")
     assert mapper(cache, [40])(records[0])["image"].min() > 150
+    status = path.stat()
+    time.sleep(0.05)  # some file systems know time to a few milliseconds only
+    Image.new("RGB", (120, 64), (255, 255, 0)).save(path, format="BMP")  # of the same size
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    assert not mapper(cache, [40])(records[0])["image"][0].any()  # blue
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"x" * 5000])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"\x93NUMPY",
+        lambda content: b"x" * 5000,
+        lambda content: content[:4000] + bytes([content[4000] ^ 1]) + content[4001:],
+    ],
+)
 def test_a_damaged_file_is_replaced(records, tmp_path, damage):
     cache = ResizedImages(tmp_path / "cache", "BGR")
     first = samples(records, cache, 10)
-    files = sorted((tmp_path / "cache").rglob("*.npy"))
+    files = sorted((tmp_path / "cache").rglob("*.pixels"))
+    assert files
     for file in files:
-        file.write_bytes(damage)
+        file.write_bytes(damage(file.read_bytes()))
     for one, other in zip(samples(records, cache, 10), first, strict=True):
         same(one, other)
     assert all(file.stat().st_size > 5000 for file in files)
@@ -102,10 +122,11 @@ def test_a_damaged_file_is_replaced(records, tmp_path, damage):
 def test_a_full_disk_does_not_stop_training(records, tmp_path, monkeypatch, caplog):
     cache = ResizedImages(tmp_path / "cache", "BGR")
 
-    def full(*_):
+    def full(handle, *_, **__):
+        os.close(handle)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(resized.np, "save", full)
+    monkeypatch.setattr(resized.os, "fdopen", full)
     for one, other in zip(samples(records, cache), samples(records, None), strict=True):
         same(one, other)
     assert caplog.text.count("No space left on device") == 1

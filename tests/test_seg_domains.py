@@ -303,3 +303,23 @@ def test_images_that_a_pattern_with_a_slash_takes(tmp_path: Path):
         Image.new("RGB", (4, 4)).save(path)
     register_segmentation("t", tmp_path / "images", pattern="*/train/*")
     assert [record["image_id"] for record in unlabelled_dicts("t")] == ["fog/train/a.png"]
+
+
+@pytest.mark.parametrize("choice", [{"pattern": "b*"}, {"image_list": "list.txt"}])
+def test_labels_of_images_that_are_not_asked_for_are_no_surprise(tmp_path: Path, caplog, choice):
+    (tmp_path / "list.txt").write_text("b\n")
+    for folder in ("images", "labels"):
+        for name in "ab":
+            path = tmp_path / folder / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.new("L", (4, 4)).save(path)
+    choice = {k: str(tmp_path / v) if k == "image_list" else v for k, v in choice.items()}
+    register_segmentation("t", tmp_path / "images", tmp_path / "labels", ["road"], **choice)
+    assert [record["image_id"] for record in labelled_seg_dicts("t")] == ["b.png"]
+    assert "Are images missing?" not in caplog.text
+    assert not check_segmentation_domain("t").warnings
+    register_segmentation(
+        "gone", tmp_path / "images", tmp_path / "labels", ["road"], image_list="x"
+    )
+    with pytest.raises(DataError, match="x: not there"):
+        labelled_seg_dicts("gone")

@@ -19,6 +19,7 @@ from mic_det.data.segmentation import (
     register_segmentation,
     segmentation_batches,
 )
+from mic_det.data.segmentation.counting import count_ids
 from mic_det.data.segmentation.loader import source_stream
 
 pytestmark = pytest.mark.usefixtures("clean_catalogs")
@@ -190,13 +191,17 @@ def test_labels_are_checked_before_training(cfg, tmp_path: Path, spoil, key: str
     segmentation_batches(cfg, 0)
 
 
-def test_they_are_read_for_it_once(cfg, opened: list[str]):
+def test_they_are_counted_for_it_once(cfg, monkeypatch):
     cfg.DATALOADER.RARE_CLASSES.ENABLED = False
+    counted = []
+    monkeypatch.setattr(
+        "mic_det.data.segmentation.pixel_counts.count_ids",
+        lambda ids: counted.append(ids.shape) or count_ids(ids),
+    )
     for times in (1, 0):
-        opened.clear()
+        counted.clear()
         segmentation_batches(cfg, 0)
-        read = [path for path in opened if "/labels/" in path and path.endswith(".png")]
-        assert len(read) == times * 3
+        assert len(counted) == times * 3
 
 
 def test_an_unreadable_image_is_no_fault_of_its_label(cfg, tmp_path: Path):

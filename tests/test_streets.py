@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from mic_det.data.errors import DataError
 from mic_det.data.fog import add_fog
 from mic_det.data.streets import (
     STREETS_CLASSES,
@@ -356,9 +357,9 @@ def test_builds_at_the_same_time_share_one_result(tmp_path):
 
 def test_a_folder_with_other_content_is_left_alone(tmp_path, small):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(DataError, match="exists and is not this version"):
         ensure_streets(tmp_path, splits=SMALL)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(DataError, match="exists and is not this version"):
         ensure_streets(small, splits={("clear", "train"): SplitSpec(1, 0)})
     assert json.loads((small / "streets.json").read_text()) == build.settings(SMALL)
 
@@ -376,6 +377,6 @@ def test_the_data_set_appears_only_by_the_rename(tmp_path, monkeypatch):
         raise OSError("no rename")
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(OSError, match="no rename"):
+    with pytest.raises(DataError, match="no rename"):
         ensure_streets(tmp_path / "set", splits={("clear", "val"): SplitSpec(1, 3)}, workers=1)
     assert list(tmp_path.iterdir()) == []

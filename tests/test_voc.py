@@ -205,10 +205,29 @@ def test_other_size_than_the_image_names_both(folders):
             "is not well-formed XML",
         ),
         ("<annotation><object/></annotation>", "object 1: has no <name>"),
+        ("<html><body>404</body></html>", "the outermost element is <html>, so it is no Pascal-"),
+        (
+            '<annotation xmlns="http://x"><filename>b</filename></annotation>',
+            "the outermost element is <{http://x}annotation>",
+        ),
+        ("<annotation><Object/></annotation>", "has an element <Object> (for <object>)"),
+        ("<annotation><Size/></annotation>", "has an element <Size> (for <size>)"),
+        (
+            '<annotation xmlns:v="x"><object><v:name/></object></annotation>',
+            "has an element <{x}name> (for <name>)",
+        ),
+        (
+            "<annotation><objects><object/></objects></annotation>",
+            "has a <object> that is in no <object> directly below",
+        ),
+        (
+            "<annotation><item><bndbox/></item></annotation>",
+            "has a <bndbox> that is in no <object> directly below",
+        ),
         (
             "<annotation><object><name>car</name><bndbox><xmin>1</xmin></bndbox></object>"
             "</annotation>",
-            r"object 1 \(car\): has no bndbox/ymin",
+            "object 1 (car): has no bndbox/ymin",
         ),
         (
             "<annotation><object><name>car</name><bndbox><xmin>one</xmin></bndbox></object>"
@@ -225,7 +244,7 @@ def test_other_size_than_the_image_names_both(folders):
 def test_malformed_xml_names_the_file(folders, content, message):
     images, labels = folders
     (labels / "b.xml").write_text(content)
-    with pytest.raises(DataError, match=f"{re.escape(str(labels / 'b.xml'))}: {message}"):
+    with pytest.raises(DataError, match=re.escape(f"{labels / 'b.xml'}: {message}")):
         voc_to_coco(images, labels)
 
 

@@ -13,6 +13,7 @@ or the name of a domain. Names after a YAML file choose among its domains. docs/
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -36,6 +37,7 @@ from mic_det.data.formats.converters import CONVERTERS, run_parsed
 from mic_det.data.register import register_from_config, register_yaml
 from mic_det.data.segmentation import check_text as text_of_labels
 from mic_det.data.segmentation.check import SegmentationReport, check_segmentation_domain
+from mic_det.data.shared_images import shared_images
 
 Report = DomainReport | SegmentationReport
 
@@ -111,9 +113,25 @@ def check(arguments: argparse.Namespace) -> None:
         except (DataError, ConfigError) as error:
             print(f"error: {error}")
             errors += 1
+    errors += _print_shared({report.name: report.files for report in reports}, configs)
     if errors:
         print(f"{errors} error{'s' * (errors > 1)}: mend them before training.")
         sys.exit(1)
+
+
+def _print_shared(files: dict[str, list[str]], configs: list[Any]) -> int:
+    """Print which images domains share; returns the number of errors, which configs alone make."""
+    pairs = itertools.combinations(files, 2)
+    if configs:
+        pairs = (
+            pair
+            for cfg in configs
+            for pair in itertools.product(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+        )
+    messages = shared_images(files, pairs)
+    for message in messages:
+        print(f"error: DATASETS: {message}" if configs else f"warning: {message}")
+    return len(messages) if configs else 0
 
 
 def stats(arguments: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from mic_det.data.classification.folders import class_names_of, labelled_images
 from mic_det.data.errors import DataError
 from mic_det.data.loader import SOURCE_STREAM, TARGET_STREAM, SampleStream, paired_batches
 from mic_det.data.register import register_from_config
+from mic_det.data.shared_images import warn_of_shared_images
 from mic_det.tasks import Batch, Metrics, Predictions, PredictOptions, Task
 
 from .evaluation import PREDICTIONS, TEST_SET, evaluate_model
@@ -73,8 +74,9 @@ class ClassificationTask(Task):
                 f"MODEL.CLASSIFIER.NUM_CLASSES is {expected}. Set it to {len(classes)}, or restore "
                 "the folders of classes."
             )
-        for name in (*sources, *tests) if training else tests:
-            labelled_images(name, classes)
+        needed = (*sources, *tests) if training else tests
+        records = {name: labelled_images(name, classes) for name in needed}
+        warn_of_shared_images(records, sources, tests)
         return classes
 
     def class_names(self, cfg: CfgNode, datasets: Sequence[str]) -> list[str]:

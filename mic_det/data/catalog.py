@@ -21,7 +21,7 @@ from mic_det.data.classes import Selection, select
 from mic_det.data.dicts import raise_if_no_such_images, to_detectron2
 from mic_det.data.domain import DEFAULT_REMEDY, Domain, check_told
 from mic_det.data.errors import DataError
-from mic_det.data.files import cache_folder, write_text_atomically
+from mic_det.data.files import keep_text
 from mic_det.data.formats.annotations import read_annotations
 
 logger = logging.getLogger(__name__)
@@ -69,21 +69,23 @@ def register_domain(
     Args:
         name: the name for configs.
         images: folder of images, sub-folders included. As an unlabelled target the domain is
-            *all* images in it that fit ``pattern``, whatever the annotations list.
+            *all* images in it that fit ``pattern`` and are on ``image_list``, whatever the
+            annotations list.
         annotations: a COCO json file whose file names are relative to ``images``, a folder of
             Pascal-VOC ``.xml`` files or one of YOLO ``.txt`` files; None if there are none.
         classes: names of the classes to keep; contiguous ids 0, 1, ... follow this order.
             None takes all of the annotations, by ascending id (VOC: by name). YOLO labels without
             a file of class names: the names of the class numbers.
-        pattern: shell pattern for file names, such as ``*_foggy_beta_0.02.png``.
+        pattern: shell pattern for file names, such as ``*_foggy_beta_0.02.png``; with a slash,
+            for paths relative to ``images``. Other images are no part of the domain.
         aliases: what classes of the annotations are called here, ``{"car": "vehicle"}``; several
             may be called the same. ``classes`` are names after this.
         one_based: Pascal-VOC boxes count pixels from 1 and include the last one, as PASCAL's own.
         prepare: makes the data when they are first needed and returns the folder that
             ``images`` and ``annotations`` are relative to.
         remedy: told to the user when files are missing.
-        image_list: text file with a name on each line, if the unlabelled domain is these images
-            of the folder alone (as PASCAL's ``ImageSets/Main/train.txt``).
+        image_list: text file with a name on each line, if the domain is these images of the
+            folder alone (as PASCAL's ``ImageSets/Main/train.txt``), with labels or without.
 
     Raises:
         DataError: if the name is taken by something else, or ``classes`` or ``aliases`` are none.
@@ -199,7 +201,7 @@ def labelled_dicts(name: str) -> list[dict]:
 
     Raises:
         DataError: if the domain is unknown or has no annotations, or files are missing or broken,
-            or none of its images has a box.
+            or none of its images has a box of a single object.
     """
     if name not in _DOMAINS and name in DatasetCatalog:
         return DatasetCatalog.get(name)
@@ -224,6 +226,11 @@ def load_labels(name: str) -> tuple[list[dict], Selection]:
             f"{', '.join(map(repr, selection.classes))} at all. Check the labels and the classes; "
             "as an unlabelled target the domain needs no annotations."
         )
+    if all(annotation["iscrowd"] for annotation in selection.data["annotations"]):
+        raise DataError(
+            f"{domain.annotation_path()}: annotations: iscrowd is 1 in every box of the domain, so "
+            "there is nothing to train on or to find. A box around a single object has iscrowd 0."
+        )
     return dicts, selection
 
 
@@ -231,9 +238,10 @@ def _select(domain: Domain) -> Selection:
     """Read the domain's annotations, and tell Detectron2's metadata what classes they have."""
     domain.annotation_path()  # the error for a domain without annotations
     _raise_if_missing(domain, labelled=True)
-    found = read_annotations(domain)
+    keeps = domain.chooser()
+    found = read_annotations(domain, keeps)
     choice = replace(found.choice, trained=_TRAINED.get(domain.name))
-    selection = select(found.data, found.source, choice, domain.pattern)
+    selection = select(found.data, found.source, choice, keeps)
     selection = replace(selection, notes=(*found.notes, *selection.notes))
     # Not by attribute: Detectron2 forbids another value, and an edited file may have other ids.
     MetadataCatalog.get(domain.name).__dict__.update(
@@ -322,7 +330,8 @@ def evaluation_json(name: str) -> str:
     otherwise a narrowed copy in $MIC_DET_CACHE (default ~/.cache/mic_det).
 
     Raises:
-        DataError: if the domain is unknown or has no annotations, or files are missing or broken.
+        DataError: if the domain is unknown or has no annotations, files are missing or broken, or
+            the cache cannot be written.
     """
     if name not in _DOMAINS and name in DatasetCatalog:
         json_file = MetadataCatalog.get(name).get("json_file")
@@ -331,8 +340,7 @@ def evaluation_json(name: str) -> str:
         return json_file
     domain = get_domain(name)
     domain.annotation_path()  # the error for a domain without annotations
-    known = MetadataCatalog.get(name).json_file
-    return known if Path(known).is_file() else _write_evaluation_json(domain)
+    return _write_evaluation_json(domain)
 
 
 def _write_evaluation_json(domain: Domain) -> str:
@@ -341,9 +349,7 @@ def _write_evaluation_json(domain: Domain) -> str:
     if selection.changed or path.is_dir():
         text = json.dumps(selection.data)
         digest = hashlib.sha256(text.encode()).hexdigest()[:24]
-        path = cache_folder() / f"{path.stem}-{digest}.json"
-        if not path.is_file():
-            write_text_atomically(path, text)
+        path = keep_text(f"{path.stem}-{digest}.json", text)
     MetadataCatalog.get(domain.name).__dict__["json_file"] = str(path)
     return str(path)
 

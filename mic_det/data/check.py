@@ -36,6 +36,7 @@ class DomainReport:
         labelled: whether it was registered with annotations.
         images: images in the folder that fit its pattern.
         labelled_images: images that its annotations list.
+        files: paths of the images that have labels, or a class.
         sizes: images read, by (width, height) as shown.
         classes: names in the order of the contiguous ids.
         images_with: images that have a box of the class, by class.
@@ -50,6 +51,7 @@ class DomainReport:
     labelled: bool = False
     images: int = 0
     labelled_images: int = 0
+    files: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     classes: list[str] = field(default_factory=list)
     images_with: dict[str, int] = field(default_factory=dict)
@@ -89,6 +91,7 @@ def check_domain(
     records = _read_labels(name, report) if report.labelled else {}
     if labels and is_class_folders(name):
         _count_classes(name, report)
+        report.files = [str(path) for path in paths]
     if decode:
         _read_images(paths, records, report, progress)
     without = sum(str(path) not in records for path in paths)
@@ -111,6 +114,7 @@ def _read_labels(name: str, report: DomainReport) -> dict[str, dict[str, Any]]:
     report.left_out = selection.left_out
     report.classes = list(selection.classes)
     report.labelled_images = len(records)
+    report.files = [record["file_name"] for record in records]
     sides: dict[int, list[float]] = {k: [] for k in range(len(report.classes))}
     images_with: Counter[int] = Counter()
     for record in records:

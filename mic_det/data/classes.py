@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mic_det.data.errors import DataError
 from mic_det.data.formats.coco import tidy_boxes
@@ -55,9 +54,12 @@ class Selection:
 
 
 def select(
-    data: dict, source: Path, choice: ClassChoice | None = None, pattern: str = "*"
+    data: dict,
+    source: Path,
+    choice: ClassChoice | None = None,
+    keeps: Callable[[str], bool] = lambda file_name: True,
 ) -> Selection:
-    """Keep the chosen classes, in their order, and the images whose file name fits ``pattern``.
+    """Keep the chosen classes, in their order, and the chosen images.
 
     Categories are matched by name; ids and order of the file mean nothing. What COCO's evaluation
     needs and files in the field lack is filled in: ``area``, ``iscrowd``, and annotation ids other
@@ -67,19 +69,21 @@ def select(
         data: content checked by `validate_coco`; it is not modified.
         source: its path, for messages.
         choice: the classes; by default all, in ascending order of their ids.
-        pattern: shell pattern for the last part of ``file_name``.
+        keeps: whether an image is kept, by its ``file_name``.
 
     Raises:
         DataError: if a class to keep is not in the file, a class kept is none of the model's, or
-            no image fits.
+            no image is kept.
     """
     choice = choice or ClassChoice()
     in_file = {c["id"]: c["name"] for c in sorted(data["categories"], key=lambda c: c["id"])}
     name_of = {number: choice.aliases.get(name, name) for number, name in in_file.items()}
-    images = [i for i in data["images"] if fnmatchcase(PurePosixPath(i["file_name"]).name, pattern)]
+    images = [image for image in data["images"] if keeps(image["file_name"])]
     if not images:
-        fitting = "" if pattern == "*" else f" named like {pattern!r}"
-        raise DataError(f"{source}: images: lists no image{fitting}. Check the file and pattern.")
+        raise DataError(
+            f"{source}: images: lists no image{' of the domain' if data['images'] else ''}. "
+            "Check the file, pattern and image_list."
+        )
     kept_images = {image["id"] for image in images}
     inside = [a for a in tidy_boxes(data) if a["image_id"] in kept_images]
     counts = Counter(name_of[a["category_id"]] for a in inside)

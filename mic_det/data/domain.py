@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mic_det.data.errors import DataError
 from mic_det.data.image_list import listed_images
-from mic_det.data.images import list_images
+from mic_det.data.images import fits, list_images
 
 if TYPE_CHECKING:
     from mic_det.data.segmentation.label_folder import LabelFolder
@@ -35,6 +35,14 @@ class Domain:
     remedy: str = field(default=DEFAULT_REMEDY, compare=False)
     image_list: Path | None = None
     labels: LabelFolder | None = None
+
+    #: Whether lines of ``image_list`` may end with the number of a class.
+    numbered: ClassVar[bool] = False
+
+    @property
+    def is_whole_folder(self) -> bool:
+        """Whether all images of the folder belong to the domain."""
+        return self.pattern == "*" and self.image_list is None
 
     def folder(self) -> Path:
         """The folder of images; makes the data first if the domain was registered with a maker."""
@@ -80,22 +88,29 @@ class Domain:
         Raises:
             DataError: if there are none, or one of those listed is not there.
         """
-        folder = self.folder()
         if self.image_list is None:
-            return list_images(folder, self.pattern)
-        return listed_images(folder, self.image_list, self.pattern)
+            return list_images(self.folder(), self.pattern)
+        return listed_images(self.folder(), self.image_list, self.pattern, numbered=self.numbered)
+
+    def chooser(self) -> Callable[[str], bool]:
+        """A function that says of a path relative to `folder` whether it is one of the domain's.
+
+        Raises:
+            DataError: if the list of images is missing or broken, or an image on it is not there.
+        """
+        if self.image_list is None:
+            return lambda name: fits(name, self.pattern)
+        folder, listed = self.folder(), set(self.image_files())
+        return lambda name: folder / name in listed
 
     def missing(self, labelled: bool) -> list[Path]:
         """Paths that are not there; for unlabelled use the annotations are not asked for."""
-        if self.prepare:
-            return []
-        wanted = [self.images]
-        if labelled and self.labels is not None:
-            wanted.append(self.labels.path)
-        elif labelled:
-            wanted.append(self.annotation_path())
-        elif self.image_list is not None:
-            wanted.append(self.image_list)
+        wanted = [] if self.image_list is None else [self.image_list]
+        if not self.prepare:
+            wanted.insert(0, self.images)
+            if labelled:
+                labels = self.annotation_path() if self.labels is None else self.labels.path
+                wanted.insert(1, labels)
         return [path for path in wanted if not _is_there(path)]
 
 
@@ -113,11 +128,16 @@ def check_told(name: object, classes: object, aliases: object) -> None:
     """Check what a domain is registered with.
 
     Raises:
-        DataError: if the name is no text, ``classes`` no list of names, each once, or ``aliases``
-            no mapping of names to names.
+        DataError: if the name is no text or a path, ``classes`` no list of names, each once, or
+            ``aliases`` no mapping of names to names.
     """
     if not isinstance(name, str) or not name:
         raise DataError(f"Domain {name!r}: the name is no text. Write it in quotes.")
+    if name in (".", "..") or set(name) & set("/\\\0"):
+        raise DataError(
+            f"Domain {name!r}: results are kept in a folder of this name, so it cannot be a path. "
+            "Write a name without slashes."
+        )
     if isinstance(classes, str):
         raise DataError(f"Domain {name!r}: classes: is text, not a list. Write [{classes!r}].")
     if classes is not None:

@@ -14,6 +14,8 @@ Result = TypeVar("Result")
 
 # Faults that one message names in full.
 _NAMED = 20
+# Characters of a value that a message quotes.
+_LONGEST = 80
 
 
 class DataError(UserError, ValueError):
@@ -58,7 +60,9 @@ class Problems:
         """Count a fault; the first of each kind is the example."""
         known = self._by_kind.get(what)
         if known is None:
-            self._by_kind[what] = Problem(what, repr(value), record, remedy, is_error=is_error)
+            text = repr(value)
+            text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+            self._by_kind[what] = Problem(what, text, record, remedy, is_error=is_error)
         else:
             known.count += 1
 

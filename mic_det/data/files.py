@@ -4,14 +4,42 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from mic_det.data.errors import DataError
 
 
 def cache_folder() -> Path:
     """``$MIC_DET_CACHE`` or ``~/.cache/mic_det``."""
     return Path(os.environ.get("MIC_DET_CACHE") or "~/.cache/mic_det").expanduser().absolute()
+
+
+@contextmanager
+def cache_errors() -> Iterator[None]:
+    """Raise a DataError where something cannot be put into the cache; also a decorator."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or cache_folder()}: cannot be written ({error.strerror or error}). "
+            "Set MIC_DET_CACHE to a folder that you may write to and that has room."
+        ) from error
+
+
+@cache_errors()
+def keep_text(name: str, text: str) -> Path:
+    """Path of a file in the cache that holds ``text``; it is written unless it does.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
+    path = cache_folder() / name
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text_atomically(path, text)
+    return path
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mic_det.data.errors import DataError
 from mic_det.data.images import IMAGE_SUFFIXES, list_images
@@ -19,7 +19,7 @@ def read_image_list(path: Path, *, numbered: bool = False) -> list[str]:
         DataError: if the file is missing, unreadable or empty, or names one twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise DataError(f"{path}: no such list of images. Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -42,13 +42,16 @@ def read_image_list(path: Path, *, numbered: bool = False) -> list[str]:
     return names
 
 
-def listed_images(folder: Path, list_file: Path, pattern: str = "*") -> list[Path]:
+def listed_images(
+    folder: Path, list_file: Path, pattern: str = "*", *, numbered: bool = False
+) -> list[Path]:
     """The images of ``folder`` that a text file names, sorted by path.
 
     Args:
         folder: folder of images.
-        list_file: see `read_image_list`; paths relative to ``folder``, with or without suffix.
+        list_file: paths relative to ``folder`` or to the folder above it, with or without suffix.
         pattern: see `list_images`.
+        numbered: see `read_image_list`.
 
     Raises:
         DataError: if a name is no image of the folder, or might be two.
@@ -58,19 +61,23 @@ def listed_images(folder: Path, list_file: Path, pattern: str = "*") -> list[Pat
         relative = path.relative_to(folder)
         for name in (relative.as_posix(), relative.with_suffix("").as_posix()):
             by_name.setdefault(name, []).append(path)
-    names = read_image_list(list_file)
-    absent = [name for name in names if name not in by_name]
+    names = read_image_list(list_file, numbered=numbered)
+    plain = [PurePosixPath(name).as_posix() for name in names]  # without ./
+    found = [by_name.get(n) or by_name.get(n.removeprefix(f"{folder.name}/"), []) for n in plain]
+    absent = [name for name, paths in zip(names, found, strict=True) if not paths]
     if absent:
+        fitting = "" if pattern == "*" else f" named like {pattern!r}"
         raise DataError(
-            f"{list_file}: {absent[0]!r} is no image in {folder} ({len(absent)} of {len(names)} "
-            f"are not; suffixes: {' '.join(sorted(IMAGE_SUFFIXES))}). Add them or correct the list."
+            f"{list_file}: {absent[0]!r} is no image in {folder}{fitting} ({len(absent)} of "
+            f"{len(names)} are not; suffixes: {' '.join(sorted(IMAGE_SUFFIXES))}). Restore them or "
+            "correct the list."
         )
-    double = next((name for name in names if len(by_name[name]) > 1), None)
-    if double is not None:
-        raise DataError(
-            f"{list_file}: {double!r} may be {' or '.join(map(str, by_name[double]))}. Write it "
-            "with its suffix."
-        )
+    for name, paths in zip(names, found, strict=True):
+        if len(paths) > 1:
+            raise DataError(
+                f"{list_file}: {name!r} may be {' or '.join(map(str, paths))}. Write it with its "
+                "suffix."
+            )
     return sorted(
-        {by_name[name][0] for name in names}, key=lambda path: path.relative_to(folder).as_posix()
+        {paths[0] for paths in found}, key=lambda path: path.relative_to(folder).as_posix()
     )

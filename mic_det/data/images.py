@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -40,7 +40,11 @@ def list_images(folder: Path, pattern: str = "*") -> list[Path]:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {what} of images. Check the path.")
-    found = [path for path in walk(folder) if is_image(path) and _fits(path, folder, pattern)]
+    found = [
+        path
+        for path in walk(folder)
+        if is_image(path) and fits(path.relative_to(folder).as_posix(), pattern)
+    ]
     if not found:
         fitting = "" if pattern == "*" else f" named like {pattern!r}"
         kinds = " ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
@@ -63,9 +67,10 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _fits(path: Path, folder: Path, pattern: str) -> bool:
-    name = path.relative_to(folder).as_posix() if "/" in pattern else path.name
-    return fnmatchcase(name, pattern)
+def fits(name: str, pattern: str) -> bool:
+    """Whether an image, by its path relative to the folder of images, fits a shell pattern."""
+    path = PurePosixPath(name)
+    return fnmatchcase(path.as_posix() if "/" in pattern else path.name, pattern)
 
 
 def _check_name(path: Path) -> None:

@@ -33,6 +33,7 @@ from mic_det.data.classification.folders import register_class_folders
 from mic_det.data.classification.sets import classification_entries
 from mic_det.data.errors import DataError
 from mic_det.data.segmentation.registration import register_segmentation
+from mic_det.data.unique_keys import UniqueKeyLoader
 
 #: Keys of a domain in a YAML file, as `register_domain` takes them.
 KEYS = (
@@ -101,27 +102,9 @@ def _register_class_folders(name: str, entry: dict, places: dict, path: Path) ->
     register_class_folders(name, **told, remedy=f"Check the paths in {path}.")
 
 
-_MERGE = "tag:yaml.org,2002:merge"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key may occur once only."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if key.tag != _MERGE and str(key.value) in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value!r} occurs twice", key.start_mark
-                )
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
 def _read(path: Path) -> dict:
     try:
-        # A loader of safe YAML: plain values only.
-        content = yaml.load(path.read_bytes(), Loader=_Loader)
+        content = yaml.load(path.read_bytes(), Loader=UniqueKeyLoader)  # plain values only
     except FileNotFoundError:
         raise DataError(
             f"{path}: no such file of domains. Check DATASETS.REGISTER or the path."

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,15 +17,19 @@ from detectron2.data import transforms as T
 
 logger = logging.getLogger(__name__)
 
+# Bytes of the checksum (CRC-32) that follows the pixels in a file.
+_CHECKSUM = 4
+
 
 class ResizedImages:
     """What ``INPUT.RESIZED_CACHE`` holds: images after the first augmentation, the resizing.
 
     Training is exactly the same with it and without: pixels are kept as they are, and the size is
-    drawn as it would be. A file is found by the image's path, time and size, the new size, how it
-    was resized, and the version of Pillow; one that was changed is resized anew. Files are written
-    in one go, and a damaged one is replaced. A full disk is no reason to stop: images are then
-    resized as without a cache.
+    drawn as it would be. A file is found by the image's path, inode, times (that of the last change
+    too, which no program can set back) and size, the new size, how it was resized, and the version
+    of Pillow; one that was changed is resized anew. Files are written in one go and have a
+    checksum, and a damaged or edited one is replaced. A full disk is no reason to stop: images are
+    then resized as without a cache.
 
     Args:
         folder: of the files; made when needed. An image takes height x width x 3 bytes.
@@ -65,12 +71,13 @@ class ResizedImages:
         """Where the resized image is kept."""
         status = path.stat()
         key = (
-            *(str(path.absolute()), status.st_mtime_ns, status.st_size, self.image_format),
+            *(str(path.absolute()), status.st_ino, status.st_ctime_ns, status.st_mtime_ns),
+            *(status.st_size, self.image_format),
             *(resize.h, resize.w, resize.new_h, resize.new_w, int(resize.interp)),
             PIL.__version__,
         )
         name = hashlib.sha256(repr(key).encode()).hexdigest()
-        return self.folder / name[:2] / f"{name}.npy"
+        return self.folder / name[:2] / f"{name}.pixels"
 
     def _resized(
         self, path: Path, resize: T.ResizeTransform, read: Callable[[], np.ndarray]
@@ -87,12 +94,13 @@ class ResizedImages:
         return image
 
     def _save(self, file: Path, image: np.ndarray) -> None:
-        temporary = None
+        temporary, pixels = None, image.tobytes()
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
             with os.fdopen(handle, "wb") as out:
-                np.save(out, image)
+                out.write(pixels)
+                out.write(zlib.crc32(pixels).to_bytes(_CHECKSUM, "big"))
             Path(temporary).replace(file)
         except OSError as error:
             self._writes = False
@@ -106,9 +114,12 @@ class ResizedImages:
 
 
 def _load(file: Path, shape: tuple[int, int, int]) -> np.ndarray | None:
-    """The kept image, or None if there is none or it is damaged."""
+    """The kept image, uint8, or None if there is none or it is damaged."""
     try:
-        image = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        content = np.fromfile(file, np.uint8)
+    except OSError:
         return None
-    return image if image.shape == shape and image.dtype == np.uint8 else None
+    pixels, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:].tobytes()
+    if pixels.size != math.prod(shape) or zlib.crc32(pixels) != int.from_bytes(checksum, "big"):
+        return None
+    return pixels.reshape(shape)

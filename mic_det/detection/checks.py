@@ -9,12 +9,14 @@ from detectron2.data import MetadataCatalog
 
 from mic_det.config import ConfigError
 from mic_det.data.catalog import (
+    evaluation_json,
     fit_classes,
     labelled_dicts,
     missing_data_message,
     require_domain,
 )
 from mic_det.data.register import register_from_config
+from mic_det.data.shared_images import warn_of_shared_images
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,8 @@ def check_classes(cfg: CfgNode, *, training: bool = True) -> list[str]:
 
     Raises:
         ConfigError: if MODEL.ROI_HEADS.NUM_CLASSES is another number.
-        DataError: if data are missing or broken, or a set has a class that is none of the model's.
+        DataError: if data are missing or broken, a set has a class that is none of the model's, or
+            the cache cannot be written.
     """
     register_from_config(cfg)
     sources, tests = tuple(cfg.DATASETS.TRAIN), tuple(cfg.DATASETS.TEST)
@@ -51,8 +54,9 @@ def check_classes(cfg: CfgNode, *, training: bool = True) -> list[str]:
             f"MODEL.ROI_HEADS.NUM_CLASSES is {expected}. Set it to {len(classes)}, or list the "
             "classes to train where the source is registered."
         )
+    records = {}
     for name in (*sources, *tests) if training else tests:
-        labelled_dicts(name)
+        records[name] = labelled_dicts(name)
         found = list(MetadataCatalog.get(name).thing_classes)
         if found != classes:  # only sets that are registered with Detectron2 alone
             raise ConfigError(
@@ -60,4 +64,7 @@ def check_classes(cfg: CfgNode, *, training: bool = True) -> list[str]:
                 "the same order. Register it with mic_det.data.register_domain: then classes are "
                 "matched by name."
             )
+    warn_of_shared_images(records, sources, tests)
+    for name in tests:
+        evaluation_json(name)  # the error for a cache that cannot be written, before training
     return classes

@@ -122,10 +122,11 @@ class DetectionPredictions(Predictions):
     def add(self, source: Input, frame: Frame) -> None:
         found = self.predictor(frame.pixels)
         height, width = frame.pixels.shape[:2]
-        image = {"id": len(self.images) + 1, "file_name": source.name.as_posix()}
+        image: dict[str, Any] = {"id": len(self.images) + 1, "file_name": source.name.as_posix()}
         image |= {"height": height, "width": width, "path": str(source.path)}
         if frame.index is not None:
             image["frame"] = frame.index
+            image["file_name"] += f"#{frame.index:06d}"  # COCO tells images apart by this
         self.images.append(image)
         self.detections += coco_records(found, image["id"])
         if self.drawings is not None:

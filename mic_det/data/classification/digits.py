@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mic_det.data.errors import DataError
-from mic_det.data.files import cache_folder
+from mic_det.data.files import cache_errors, cache_folder
 
 DIGIT_CLASSES = tuple("0123456789")
 SIZE = 32
@@ -29,6 +29,7 @@ DONE = "digits.json"
 GLYPHS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
+@cache_errors()
 def ensure_digits(
     folder: Path | None = None, per_class: int = PER_CLASS, fonts: Sequence[Path] | None = None
 ) -> Path:
@@ -40,6 +41,9 @@ def ensure_digits(
         folder: ``<cache>/digits`` if None.
         per_class: printed images of each digit.
         fonts: font files; `find_fonts` if None.
+
+    Raises:
+        DataError: if there is no font, or the folder cannot be written.
     """
     folder = cache_folder() / f"digits_v{VERSION}" if folder is None else Path(folder)
     if (folder / DONE).is_file():

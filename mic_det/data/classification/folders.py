@@ -16,12 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from mic_det.data.catalog import add_domain, get_domain, require_domain
 from mic_det.data.domain import DEFAULT_REMEDY, Domain, check_told
 from mic_det.data.errors import DataError, listed
-from mic_det.data.image_list import read_image_list
-from mic_det.data.images import list_images
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +31,7 @@ _SAID: set[str] = set()
 class ClassFolders(Domain):
     """A `Domain` whose classes are the folders directly in ``images``."""
 
-    def image_files(self) -> list[Path]:
-        """All images, or those of the list, whose lines may have a label at their end."""
-        folder = self.folder()
-        if self.image_list is None:
-            return list_images(folder, self.pattern)
-        return _listed(folder, self.image_list)
+    numbered: ClassVar[bool] = True
 
     def missing(self, labelled: bool) -> list[Path]:
         return super().missing(labelled=False)
@@ -225,18 +219,3 @@ def _similar(name: str, known: Sequence[str]) -> str:
     wanted = name.lower().replace("_", " ").replace("-", " ")
     close = difflib.get_close_matches(wanted, plain, n=1)
     return f" Is it {plain[close[0]]!r}?" if close else ""
-
-
-def _listed(folder: Path, list_file: Path) -> list[Path]:
-    """The images of a list, sorted by path."""
-    paths = []
-    for name in read_image_list(list_file, numbered=True):
-        inside = [each / name for each in (folder, folder.parent)]
-        there = next((path for path in inside if path.is_file()), None)
-        if there is None or not there.is_relative_to(folder):
-            raise DataError(
-                f"{list_file}: {name!r} is no image in {folder}. Restore the image, or correct the "
-                "list."
-            )
-        paths.append(there)
-    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())

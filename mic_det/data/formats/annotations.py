@@ -1,35 +1,26 @@
 """The annotations of a domain, whatever their format, as COCO content.
 
 A json file is COCO, a folder of ``.xml`` files Pascal VOC, a folder of ``.txt`` files YOLO. Folders
-are converted when they are first needed; the result is kept in ``$MIC_DET_CACHE`` until a file of
-the folders changes.
+are converted whenever they are needed: a thousand files take a fraction of a second.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mic_det.data.classes import ClassChoice
 from mic_det.data.domain import Domain
 from mic_det.data.errors import DataError, listed
-from mic_det.data.files import cache_folder, write_text_atomically
 from mic_det.data.formats.coco import read_json, validate_coco
 from mic_det.data.formats.report import ConversionReport
 from mic_det.data.formats.voc import voc_to_coco
 from mic_det.data.formats.yolo import NOT_LABELS, class_names, yolo_to_coco
 from mic_det.data.images import walk
 
-logger = logging.getLogger(__name__)
-
 COCO, VOC, YOLO = "COCO", "Pascal VOC", "YOLO"
-# To be raised when conversion changes, so that results of the old one are not used.
-_CACHE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -83,10 +74,15 @@ def annotation_kind(path: Path) -> str:
     )
 
 
-def read_annotations(domain: Domain) -> Annotations:
+def read_annotations(domain: Domain, keeps: Callable[[str], bool]) -> Annotations:
     """Read and check the annotations of a domain.
 
     Boxes without area are left out, and boxes cut at their image's border, with a note each.
+
+    Args:
+        domain: the domain.
+        keeps: its `Domain.chooser`. A COCO file is given whole, labels in folders of these images
+            alone.
 
     Raises:
         DataError: if they are missing or broken: also if labels hold boxes that are upside down or
@@ -103,53 +99,32 @@ def read_annotations(domain: Domain) -> Annotations:
         data = read_json(source)
         notes = [f"{source}: {problem}" for problem in validate_coco(data, source)]
         return Annotations(data, source, kind, choice, notes)
-    data, notes = _converted(domain, source, kind)
+    data, report = convert_labels(domain, source, kind, keeps)
     if kind == YOLO and class_names(source, domain.classes)[1] is None:
         choice = ClassChoice(None, dict(domain.aliases))  # the classes named the numbers
-    return Annotations(data, source, kind, choice, notes)
+    return Annotations(data, source, kind, choice, _notes(report, source))
 
 
-def _converted(domain: Domain, source: Path, kind: str) -> tuple[dict, list[str]]:
-    """COCO content of a folder of labels and what there is to say, from the cache if possible."""
-    digest = hashlib.sha256("\n".join(_fingerprint(domain, source, kind)).encode()).hexdigest()
-    cached = cache_folder() / f"{domain.name}-{digest[:24]}.json"
-    try:
-        kept = json.loads(cached.read_bytes())
-        return kept["data"], kept["notes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    data, report = convert_labels(domain, source, kind)
-    notes = _notes(report, source)
-    try:
-        write_text_atomically(cached, json.dumps({"data": data, "notes": notes}))
-    except OSError as error:
-        logger.warning("%s: cannot be written (%s); labels are read anew.", cached, error.strerror)
-    return data, notes
-
-
-def _fingerprint(domain: Domain, source: Path, kind: str) -> Iterator[str]:
-    """All that a conversion depends on."""
-    names = class_names(source, domain.classes)[0] if kind == YOLO else ()
-    yield json.dumps([_CACHE_VERSION, kind, str(domain.folder()), str(source), list(names)])
-    yield json.dumps([domain.one_based])
-    for folder in (domain.folder(), source):
-        for path in sorted(walk(folder)):
-            status = path.stat() if path.exists() else path.lstat()
-            yield f"{str(path)!r} {status.st_size} {status.st_mtime_ns}"
-
-
-def convert_labels(domain: Domain, source: Path, kind: str) -> tuple[dict, ConversionReport]:
+def convert_labels(
+    domain: Domain, source: Path, kind: str, keeps: Callable[[str], bool]
+) -> tuple[dict, ConversionReport]:
     """COCO content of a folder of labels, all classes.
+
+    Args:
+        domain: whose labels they are.
+        source: the folder.
+        kind: VOC or YOLO.
+        keeps: whether an image is converted, by its path relative to the domain's folder.
 
     Raises:
         DataError: if it is broken, or boxes are upside down or outside their image.
     """
     if kind == VOC:
-        data, report = voc_to_coco(domain.folder(), source, one_based=domain.one_based)
+        data, report = voc_to_coco(domain.folder(), source, one_based=domain.one_based, keeps=keeps)
     else:
         names, origin = class_names(source, domain.classes)
         data, report = yolo_to_coco(
-            domain.folder(), source, classes=None if origin is not None else names
+            domain.folder(), source, classes=None if origin is not None else names, keeps=keeps
         )
     if report.dropped:
         raise DataError(

@@ -18,6 +18,7 @@ from mic_det.data.formats.cityscapes import CLASSES as CITYSCAPES_CLASSES
 from mic_det.data.formats.coco import DataError, write_coco, write_text_atomically
 from mic_det.data.formats.report import ConversionReport, LabelledImage, box_in_image, build_coco
 from mic_det.data.images import image_size
+from mic_det.data.unique_keys import unique_keys
 
 #: The classes shared with Cityscapes; the benchmark leaves out the train, which BDD100K hardly has.
 CLASSES = tuple(name for name in CITYSCAPES_CLASSES if name != "train")
@@ -151,7 +152,7 @@ def bdd100k_to_coco(
 def _read_frames(path: Path) -> dict[str, dict]:
     """The entries of a label file by name, sorted; attributes and labels are in each."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}). Restore it.") from error
     if isinstance(content, dict) and "frames" in content:  # as the Scalabel tools write it

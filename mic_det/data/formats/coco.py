@@ -13,6 +13,7 @@ from pathlib import Path
 from mic_det.data.errors import DataError, Problem, Problems, link_hint, problem_lines
 from mic_det.data.files import write_text_atomically
 from mic_det.data.images import IMAGE_SUFFIXES, list_images
+from mic_det.data.unique_keys import RepeatedKeyError, unique_keys
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -33,7 +34,11 @@ SLACK = 1.0
 # many leave their image as sizes.
 _SENSIBLE_AS_CORNERS, _OUTSIDE_AS_SIZES = 0.99, 0.1
 
+# NumPy, in which pycocotools calculates, holds no larger integers.
+_LARGEST = 2**63
+
 _CONVERT = "Convert the data set anew (tools/datasets.py convert)."
+_AREA = "Write square pixels, or leave the area out: then it is the box's."
 
 
 def write_coco(path: Path, data: dict) -> None:
@@ -61,16 +66,18 @@ def read_json(path: Path) -> object:
     """The content of a json file.
 
     Raises:
-        DataError: if the file cannot be read or is no json.
+        DataError: if the file cannot be read, is no json, or an object in it has a key twice.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     except FileNotFoundError:
         raise DataError(f"{path}: no such annotation file. Check the path.") from None
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}). Check the path and the rights (chmod u+r)."
         ) from error
+    except RepeatedKeyError as error:
+        raise DataError(f"{path}: {error}. Merge the two, or remove one.") from None
     except (ValueError, RecursionError) as error:  # not JSON, or not even text
         raise DataError(
             f"{path}: is not JSON ({error}{link_hint(path)}). "
@@ -146,11 +153,13 @@ def coco_problems(data: object, source: Path) -> Problems:
 
 
 def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return _is_int(value)
 
 
 def _check_ids(
@@ -163,7 +172,7 @@ def _check_ids(
             continue
         value, record = entry.get("id"), f"{field}[{number}]"
         if not _is_int(value):
-            remedy = f"Number the {field} and refer to them by these numbers."
+            remedy = f"Number the {field} (in 64 bits) and refer to them by these numbers."
             problems.add(f"{field}[].id is not an integer", value, record, remedy)
         if not isinstance(value, (int, str)):
             continue
@@ -233,6 +242,13 @@ def _check_annotation(
     crowd = annotation.get("iscrowd", 0)
     if crowd not in (0, 1):
         problems.add("annotations[].iscrowd is not 0 or 1", crowd, record, "Write 0 or 1.")
+    area = annotation.get("area", 0)
+    if not _is_number(area) or area < 0:
+        problems.add("annotations[].area is not a number from 0 on", area, record, _AREA)
+    if "score" in annotation:
+        remedy = "Are these detections? As labels all count alike, whatever their score."
+        what = "annotations[].score belongs to no label"
+        problems.add(what, annotation["score"], record, remedy, is_error=False)
 
 
 def _check_boxes(
@@ -251,6 +267,11 @@ def _check_boxes(
         if w < 0 or h < 0:
             remedy = "Write width and height, or remove the annotation."
             problems.add("annotations[].bbox has a negative size", box, record, remedy)
+        elif annotation.get("area", 0) > max((width + SLACK) * (height + SLACK), w * h):
+            # Evaluation takes an object of more than 1e10 pixels for none.
+            what = "annotations[].area is larger than the image"
+            remedy = f"The image is {width}x{height}. {_AREA}"
+            problems.add(what, annotation["area"], record, remedy)
         elif w == 0 or h == 0:
             remedy = "Such boxes are left out."
             problems.add("annotations[].bbox has no area", box, record, remedy, is_error=False)

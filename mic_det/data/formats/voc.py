@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
@@ -17,6 +17,11 @@ from mic_det.data.images import IMAGE_SUFFIXES, image_size, list_images, turned_
 __all__ = ["DIFFICULT", "ConversionReport", "voc_to_coco"]
 
 DIFFICULT = ("keep", "crowd")
+# Elements that are looked for by these very names.
+_READ = frozenset(
+    ("annotation", "filename", "size", "width", "height", "object", "name", "bndbox")
+    + ("xmin", "ymin", "xmax", "ymax", "difficult")
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ def voc_to_coco(
     one_based: bool = False,
     image_sets: Sequence[Path] = (),
     difficult: str = "keep",
+    keeps: Callable[[str], bool] = lambda file_name: True,
 ) -> tuple[dict, ConversionReport]:
     """Convert a folder of Pascal-VOC XML files.
 
@@ -61,6 +67,7 @@ def voc_to_coco(
         difficult: what objects with this flag become: "keep", boxes like others, or "crowd",
             annotations with iscrowd 1, which training leaves out and evaluation ignores, as
             PASCAL's own evaluation does.
+        keeps: whether an image is converted, by its path relative to ``images``.
 
     Returns:
         The COCO content, its file names relative to ``images``, and the report.
@@ -72,14 +79,15 @@ def voc_to_coco(
     """
     if difficult not in DIFFICULT:
         raise DataError(f"difficult: {difficult!r} is none of {', '.join(DIFFICULT)}.")
-    annotations = _read_annotations(images, labels, image_sets)
+    annotations = _read_annotations(images, labels, image_sets, keeps)
     found = sorted({obj.name for annotation in annotations for obj in annotation.objects})
     names = list(found if classes is None else classes)
     _check_classes(names, found, labels)
 
     report = ConversionReport(images=len(annotations), boxes=dict.fromkeys(names, 0))
     if not image_sets:
-        report.images_without_xml = len(list_images(images)) - len(annotations)
+        wanted = [p for p in list_images(images) if keeps(p.relative_to(images).as_posix())]
+        report.images_without_xml = len(wanted) - len(annotations)
     converted = []
     for annotation in annotations:
         found_boxes = _boxes(annotation, names, one_based, report)
@@ -103,7 +111,10 @@ def _check_classes(names: list[str], found: list[str], labels: Path) -> None:
     if len(set(names)) != len(names):
         raise DataError(f"classes: {', '.join(names)}: one is named twice. Name each once.")
     if not found:
-        raise DataError(f"{labels}: no XML file holds an <object>. Check the folder of labels.")
+        raise DataError(
+            f"{labels}: no XML file of the images asked for holds an <object>. Check the folder of "
+            "labels (and pattern and image_list)."
+        )
     if not set(names) & set(found):
         raise DataError(
             f"{labels}: <object><name>: none of the classes {', '.join(names)} occurs; "
@@ -132,13 +143,16 @@ def _find_sources(labels: Path, image_sets: Sequence[Path]) -> list[Path]:
     return sorted(sources)
 
 
-def _read_annotations(images: Path, labels: Path, image_sets: Sequence[Path]) -> list[_Annotation]:
-    """The XML files asked for, sorted by the path of their image."""
+def _read_annotations(
+    images: Path, labels: Path, image_sets: Sequence[Path], keeps: Callable[[str], bool]
+) -> list[_Annotation]:
+    """The XML files of the images asked for, sorted by the path of their image."""
     sources = _find_sources(labels, image_sets)
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in list_images(images):
         by_stem[path.stem].append(path)
-    annotations = gather(lambda s: _read_annotation(s, labels, images, by_stem), sources)
+    read = gather(lambda s: _read_annotation(s, labels, images, by_stem, keeps), sources)
+    annotations = [annotation for annotation in read if annotation is not None]
     owner: dict[Path, Path] = {}
     for annotation in annotations:
         other = owner.setdefault(annotation.image, annotation.source)
@@ -151,8 +165,13 @@ def _read_annotations(images: Path, labels: Path, image_sets: Sequence[Path]) ->
 
 
 def _read_annotation(
-    source: Path, labels: Path, images: Path, by_stem: dict[str, list[Path]]
-) -> _Annotation:
+    source: Path,
+    labels: Path,
+    images: Path,
+    by_stem: dict[str, list[Path]],
+    keeps: Callable[[str], bool],
+) -> _Annotation | None:
+    """The content of an XML file; None if its image is not asked for."""
     try:
         root = ElementTree.parse(source).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter: encodings
@@ -161,7 +180,10 @@ def _read_annotation(
         ) from error
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror}). Repair it.") from error
+    _check_layout(source, root)
     image = _find_image(source, root, images / source.relative_to(labels).parent, by_stem)
+    if not keeps(image.relative_to(images).as_posix()):
+        return None
     width, height = image_size(image)
     stated = tuple(_optional_number(source, root, f"size/{key}") for key in ("width", "height"))
     # Some tools leave the size out or write 0 for it.
@@ -172,6 +194,30 @@ def _read_annotation(
             "Scale the boxes or restore the image that was labelled."
         )
     return _Annotation(source, image, width, height, _read_objects(source, root))
+
+
+def _check_layout(source: Path, root: ElementTree.Element) -> None:
+    """Raise DataError for a file in which objects would be overlooked."""
+    fault = _layout_fault(root)
+    if fault:
+        raise DataError(
+            f"{source}: {fault}, so it is no Pascal-VOC file, which is <annotation> with <object>s "
+            "in it, in small letters and without a namespace. Correct or replace it."
+        )
+
+
+def _layout_fault(root: ElementTree.Element) -> str | None:
+    """The first element that has another name than it is looked for by, or another place."""
+    if root.tag != "annotation":
+        return f"the outermost element is <{root.tag}>"
+    inside = {id(part) for element in root.findall("object") for part in element.iter()}
+    for element in root.iter():
+        name = element.tag.rpartition("}")[2].lower()
+        if name in _READ and element.tag != name:
+            return f"has an element <{element.tag}> (for <{name}>)"
+        if name in ("object", "bndbox") and id(element) not in inside:
+            return f"has a <{name}> that is in no <object> directly below <annotation>"
+    return None
 
 
 def _find_image(

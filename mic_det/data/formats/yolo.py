@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -18,6 +18,7 @@ import yaml
 from mic_det.data.errors import DataError, gather
 from mic_det.data.formats.report import ConversionReport, LabelledImage, box_in_image, build_coco
 from mic_det.data.images import image_size, list_images, walk
+from mic_det.data.unique_keys import UniqueKeyLoader
 
 #: Files of class names, in the order in which they are looked for.
 NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names")
@@ -30,7 +31,11 @@ _ROUNDING = 1e-3
 
 
 def yolo_to_coco(
-    images: Path, labels: Path, *, classes: Sequence[str] | None = None
+    images: Path,
+    labels: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    keeps: Callable[[str], bool] = lambda file_name: True,
 ) -> tuple[dict, ConversionReport]:
     """Convert a folder of YOLO label files.
 
@@ -40,6 +45,8 @@ def yolo_to_coco(
         classes: if a file of class names (`NAME_FILES`) lies beside the labels: names to keep, in
             the order of the category ids 1, 2, ...; None keeps all. If there is none: the names of
             the class numbers 0, 1, ...
+        keeps: whether an image is converted, by its path relative to ``images``. Label files of
+            others are not opened.
 
     Returns:
         The COCO content, its file names relative to ``images``, and the report.
@@ -58,8 +65,9 @@ def yolo_to_coco(
             f"{origin}: names: has no class {', '.join(map(repr, absent))}; it has "
             f"{', '.join(map(repr, names))}. Name classes of this file."
         )
-    found = list_images(images)
-    sources = _match(found, images, labels)
+    all_images = list_images(images)
+    found = [path for path in all_images if keeps(path.relative_to(images).as_posix())]
+    sources = _match(all_images, images, labels)
     report = ConversionReport(images=len(found), boxes=dict.fromkeys(kept, 0))
     converted = []
 
@@ -77,7 +85,7 @@ def yolo_to_coco(
             report.boxes[name] += 1
         file_name = path.relative_to(images).as_posix()
         converted.append(LabelledImage(file_name, width, height, boxes))
-    without = len(found) - len(sources)
+    without = sum(path not in sources for path in found)
     if without:
         report.notes.append(
             f"{without} of {len(found)} images have no label file: no objects, as YOLO takes it."
@@ -119,7 +127,7 @@ def _names_of(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix not in (".yaml", ".yml"):
             return [line.strip() for line in text.splitlines() if line.strip()]
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=UniqueKeyLoader)  # plain values only
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise DataError(f"{path}: cannot be read as class names ({error}). Repair it.") from error
     names = content.get("names") if isinstance(content, dict) else None

@@ -36,6 +36,7 @@ class SegmentationReport:
         name: of the domain.
         images: images in the folder that fit its pattern.
         labelled_images: images that have a label image.
+        files: their paths.
         sizes: images by (width, height) as shown.
         classes: names by id.
         pixels: of each class in all label images, (classes,) int64.
@@ -49,6 +50,7 @@ class SegmentationReport:
     name: str
     images: int = 0
     labelled_images: int = 0
+    files: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     classes: tuple[str, ...] = ()
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -83,10 +85,9 @@ def check_segmentation_domain(
     except DataError as error:
         report.errors.append(str(error))
         return report
-    # Where a pattern or a list takes a part of the images, labels of the others are no surprise.
-    whole = domain.pattern == "*" and domain.image_list is None
-    report.warnings += pairs.notes() if whole else pairs.notes()[: bool(pairs.without_label)]
+    report.warnings += pairs.notes()
     report.labelled_images = len(records)
+    report.files = [record["file_name"] for record in records]
     report.pixels = np.zeros(len(report.classes), np.int64)
     report.images_with = np.zeros(len(report.classes), np.int64)
     empty = _read(records, report, decode, progress)

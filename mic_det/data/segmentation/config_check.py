@@ -11,6 +11,7 @@ from mic_det.data.catalog import missing_data_message, require_domain
 from mic_det.data.register import register_from_config
 from mic_det.data.segmentation.fit import fit_seg_classes
 from mic_det.data.segmentation.records import labelled_seg_dicts, own_classes
+from mic_det.data.shared_images import warn_of_shared_images
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,8 @@ def check_segmentation(cfg: CfgNode, training: bool = True) -> list[str]:
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {expected}. Set it to {len(classes)}, or list the "
             "classes to train where the source is registered."
         )
-    for name in needed:
-        labelled_seg_dicts(name)  # the error where labels do not fit the images
+    # Reading them raises the error where labels do not fit the images.
+    warn_of_shared_images({name: labelled_seg_dicts(name) for name in needed}, sources, tests)
     return classes
 
 

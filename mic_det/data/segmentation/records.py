@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,15 @@ def labelled_seg_dicts(name: str) -> list[dict[str, Any]]:
 
 
 def domain_pairs(name: str) -> Pairs:
-    """Images and label images of a labelled domain of mic_det; raises as `labelled_seg_dicts`."""
+    """Images and label images of a labelled domain of mic_det; raises as `labelled_seg_dicts`.
+
+    Where a pattern or a list takes a part of the images, labels of the others are not reported.
+    """
     domain = get_domain(name)
     labels = domain.label_folder()
     require_domain(name)
-    return pair_labels(domain.folder(), domain.image_files(), labels)
+    pairs = pair_labels(domain.folder(), domain.image_files(), labels)
+    return pairs if domain.is_whole_folder else replace(pairs, unused=[])
 
 
 def _of_detectron2(name: str) -> list[dict[str, Any]]:

@@ -14,6 +14,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from mic_det.data.errors import DataError
+from mic_det.data.files import cache_errors, cache_folder
+
 from . import spec
 from .spec import STREETS_CLASSES, STREETS_SPLITS, SplitSpec
 from .worker import write_images
@@ -40,11 +43,9 @@ def settings(splits: Splits = STREETS_SPLITS) -> dict:
 
 
 def default_root(splits: Splits = STREETS_SPLITS) -> Path:
-    """``$MIC_DET_CACHE`` or ``~/.cache/mic_det``, then ``streets-<hash of the settings>``."""
-    cache = os.environ.get("MIC_DET_CACHE")
-    base = Path(cache).expanduser() if cache else Path.home() / ".cache" / "mic_det"
+    """The cache's folder ``streets-<hash of the settings>``."""
     digest = hashlib.sha256(json.dumps(settings(splits), sort_keys=True).encode()).hexdigest()
-    return base / f"streets-{digest[:10]}"
+    return cache_folder() / f"streets-{digest[:10]}"
 
 
 def is_complete(root: Path, splits: Splits = STREETS_SPLITS) -> bool:
@@ -55,6 +56,7 @@ def is_complete(root: Path, splits: Splits = STREETS_SPLITS) -> bool:
         return False
 
 
+@cache_errors()
 def ensure_streets(
     root: Path | str | None = None,
     *,
@@ -75,7 +77,7 @@ def ensure_streets(
         Path with ``<domain>/<split>/{images,labels,crops}`` and ``boxes.json`` inside.
 
     Raises:
-        FileExistsError: if root holds something other than this data set.
+        DataError: if root holds something other than this data set, or cannot be written.
         RuntimeError: if a worker process fails.
     """
     root = default_root(splits) if root is None else Path(root)
@@ -106,7 +108,10 @@ def ensure_streets(
 
 def _refuse_other_content(root: Path) -> None:
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(f"{root} exists and is not this version of the data set")
+        raise DataError(
+            f"{root}: exists and is not this version of the data set. Remove it, or set "
+            "MIC_DET_CACHE to another folder."
+        )
 
 
 def _remove_stale(root: Path) -> None:
