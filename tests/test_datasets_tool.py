@@ -155,6 +155,10 @@ def test_images_that_are_trained_and_tested_on_are_named(run, root, caplog):
     assert done.returncode == 1 and f"error: DATASETS: {says}" in done.stdout
     check_classes(load_config(root / "train.yaml"))
     assert f"DATASETS.TRAIN, DATASETS.TEST: {says}" in caplog.text
+    text = (root / "train.yaml").read_text().replace("TEST: [val]", "TEST: [day]")
+    (root / "oracle.yaml").write_text(text)
+    done = run("check", root / "oracle.yaml")
+    assert done.returncode == 0 and "warning: day is trained on and tested on" in done.stdout
 
 
 def test_unknown_names_and_files_end_in_a_message(run, tmp_path):
