@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """How right a teacher's labels are, by what BatchNorm normalises by and by images in a batch.
 
-    python tools/label_statistics.py --config CONFIG --weights WEIGHTS [--images 512] [KEY VALUE …]
+    python tools/label_statistics.py --config CONFIG --weights WEIGHTS [--images 512] [-- KEY VALUE …]
 
 Labels the images of DATASETS.TEST (labelled, of the target; for choosing settings, others than
 those that results are reported on) with the weights' teacher: by running statistics, and by
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--images", type=int, default=512, help="how many to label at most")
     parser.add_argument("--batches", nargs="+", type=int, default=COUNTS[:6])
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
+    parser.add_argument("overrides", nargs="*", help="KEY VALUE, after --")
     arguments = parser.parse_args()
     cfg = load_config(arguments.config, [*arguments.overrides, "MODEL.WEIGHTS", arguments.weights])
     kinds = {"classification": classified, "segmentation": segmented}
