@@ -186,6 +186,8 @@ def _check_data(cfg: CN, require: Require) -> None:
     )
     ahead = cfg.DATALOADER.PREFETCH_FACTOR
     require(ahead >= 1, f"DATALOADER.PREFETCH_FACTOR is at least 1, not {ahead}")
+    wait = cfg.DATALOADER.TIMEOUT
+    require(wait >= 0, f"DATALOADER.TIMEOUT is in seconds, 0 for no limit, not {wait}")
     share = cfg.DATALOADER.MAX_UNREADABLE
     require(0.0 <= share <= 1.0, f"DATALOADER.MAX_UNREADABLE is a share in [0, 1], not {share}")
 

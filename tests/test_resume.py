@@ -102,6 +102,15 @@ def test_reproduce_without_a_record(data, tmp_path):
     assert "there is no run_record.json" in output and "Traceback" not in output
 
 
+def test_a_trainer_knows_where_to_begin_and_to_end(tmp_path):
+    few = ("SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2", "DATASETS.TEST", "()")
+    cfg = distributed_runs.small_config(tmp_path, *few)
+    build_trainer(cfg, writers=list).train(0, 2)
+    trainer = build_trainer(cfg, resume=True, writers=list)
+    trainer.train()
+    assert (trainer.start_iter, trainer.storage.iter) == (2, 4)
+
+
 @pytest.mark.parametrize(("source", "target"), [(2, 2), (4, 2), (1, 3)])
 def test_batch_sizes(source, target, tmp_path):
     sizes = ("SOLVER.IMS_PER_BATCH", str(source), "SOLVER.TARGET_IMS_PER_BATCH", str(target))

@@ -37,7 +37,7 @@ def curve(arguments: argparse.Namespace, precision: str) -> dict:
     cfg = load_config(arguments.config, [*arguments.opts, *overrides])
     trainer = build_trainer(cfg, writers=list, log_period=arguments.every)
     begin = time.perf_counter()
-    trainer.train(0, cfg.SOLVER.MAX_ITER)
+    trainer.train()
     seconds = time.perf_counter() - begin
     history = trainer.storage.history("total_loss").values()
     return {

@@ -89,7 +89,7 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         trainer = build_trainer(cfg, resume=arguments.resume)
         write_record(cfg, trainer.seed)
-        trainer.train(trainer.start_iter, cfg.SOLVER.MAX_ITER)
+        trainer.train()
         results = trainer.last_results
     if comm.is_main_process() and results:
         path = Path(cfg.OUTPUT_DIR) / "results.json"

@@ -171,7 +171,7 @@ def build_trainer(
     writers: Callable[[], list[Any]] | None = None,
     log_period: int = LOG_PERIOD,
 ) -> AdaptationTrainer:
-    """Everything that ``tools/train_net.py`` trains with; call ``train(start_iter, max_iter)``.
+    """Everything that ``tools/train_net.py`` trains with; call ``train()``.
 
     Args:
         resume: continue from the last checkpoint of ``OUTPUT_DIR``, if there is one.
@@ -229,6 +229,7 @@ def build_trainer_around(
         ascent=task.ascent(cfg),
         amp_dtype=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
         seed=seed,
+        max_iter=cfg.SOLVER.MAX_ITER,
         log_period=log_period,
     )
 
