@@ -167,6 +167,12 @@ def _check_solver(cfg: CN, require: Require) -> None:
         ("CHECKPOINTS_KEPT", 1),
     ):
         require(solver[key] >= least, f"SOLVER.{key} is at least {least}, not {solver[key]}")
+    require(
+        solver.MAX_ITER > solver.WARMUP_ITERS,
+        f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}, which leaves nothing of SOLVER.MAX_ITER "
+        f"{solver.MAX_ITER}: the learning rate would stay near 0. Of a shorter run, shorten the "
+        f"warm-up as well, e.g. SOLVER.WARMUP_ITERS {solver.MAX_ITER // 10}.",
+    )
     clip = solver.CLIP_GRADIENTS.CLIP_VALUE
     require(clip > 0, f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is above 0, not {clip}")
     alpha = cfg.MODEL.TEACHER.ALPHA

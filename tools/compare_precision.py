@@ -31,7 +31,10 @@ PRECISIONS = {
 def curve(arguments: argparse.Namespace, precision: str) -> dict:
     """Total loss, a mean over each ``--every`` iterations, and what else happened."""
     folder = Path(arguments.output) / precision
+    usual = load_config(arguments.config, arguments.opts).SOLVER.WARMUP_ITERS
+    warmup = min(usual, arguments.iterations // 2)
     overrides = ("SOLVER.MAX_ITER", str(arguments.iterations), "DATASETS.TEST", "()")
+    overrides += ("SOLVER.WARMUP_ITERS", str(warmup))
     overrides += ("SOLVER.CHECKPOINT_PERIOD", str(arguments.iterations + 1))
     overrides += ("SOLVER.STEPS", "()", "OUTPUT_DIR", str(folder), *PRECISIONS[precision])
     cfg = load_config(arguments.config, [*arguments.opts, *overrides])
