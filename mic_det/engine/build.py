@@ -27,6 +27,7 @@ from .health import StepGuard, likely_causes
 from .health_curves import HealthCurves
 from .keep_best import BestCheckpoints
 from .schedule import build_lr_scheduler
+from .stopping import StopOnSigterm
 from .trainer import AdaptationTrainer
 
 logger = logging.getLogger(__name__)
@@ -284,4 +285,4 @@ def _hooks(
         built.append(hooks.PeriodicCheckpointer(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         make = writers or (lambda: default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER))
         built.append(hooks.PeriodicWriter(make(), period=LOG_PERIOD))
-    return built
+    return [*built, StopOnSigterm(checkpointer)]
