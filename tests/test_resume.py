@@ -232,6 +232,13 @@ def test_mixed_precision_trains(dtype, tmp_path):
     assert trainer.storage.latest()["loss_mic_roi_cls"][0] > 0
 
 
+@pytest.mark.parametrize(("dtype", "warnings"), [("bfloat16", 0), ("float16", 1)])
+def test_float16_on_a_cpu_is_warned_of_once(dtype, warnings, tmp_path, caplog):
+    amp = ("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", dtype, "DATASETS.TEST", "()")
+    build_trainer(distributed_runs.small_config(tmp_path, *amp), writers=list)
+    assert caplog.text.count("SOLVER.AMP.DTYPE float16 on a CPU") == warnings
+
+
 SOURCES, TARGETS = "cityscapes/leftImg8bit/train", "cityscapes/leftImg8bit_foggy/train"
 
 

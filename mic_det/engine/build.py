@@ -185,6 +185,13 @@ def build_trainer(
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     logger.info("Seed of weights, data order, augmentation and masks: %d", seed)
     seed_all_rng(seed)
+    amp = cfg.SOLVER.AMP
+    if amp.ENABLED and amp.DTYPE == "float16" and cfg.MODEL.DEVICE == "cpu":
+        logger.warning(
+            "SOLVER.AMP.DTYPE float16 on a CPU: steps take ten times as long as in float32, or "
+            "longer. Set SOLVER.AMP.DTYPE bfloat16 (about 0.8 times on a CPU that has it in "
+            "hardware) or SOLVER.AMP.ENABLED False."
+        )
     resumed_from = last_checkpoint(cfg.OUTPUT_DIR) if resume else ""
     student, teacher = build_student_and_teacher(cfg, resumed_from)
     checkpointer = AdaptationCheckpointer(
