@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 
+from mic_det.data.loader import worker_failure
 from mic_det.engine.launch import lost_contact
 from mic_det.errors import UserError
 
@@ -44,6 +45,7 @@ def without_tracebacks() -> None:
 
 def _shorten(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
+    error = (error is not None and worker_failure(error)) or error
     if isinstance(error, USER_ERRORS) or (error is not None and lost_contact(error)):
         record.msg, record.args = f"Training ends: {own_words(error).splitlines()[0]}", ()
         record.exc_info = record.exc_text = None

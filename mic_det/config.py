@@ -84,6 +84,9 @@ def add_mic_config(cfg: CN) -> None:
     cfg.DATALOADER.RARE_CLASSES.MIN_CROP_SHARE = 0.5
     # Batches of a domain that each worker makes ahead.
     cfg.DATALOADER.PREFETCH_FACTOR = 2
+    # Seconds that the workers may take for a batch before the run stops and says what may be wrong;
+    # 0: any number. Without workers (DATALOADER.NUM_WORKERS 0) it has no effect.
+    cfg.DATALOADER.TIMEOUT = 300
 
     # Keep weights and feature maps with the channels innermost: the same numbers but for rounding,
     # and faster convolutions on most machines.

@@ -188,6 +188,12 @@ def _check_solver(cfg: CN, require: Require) -> None:
         ("CHECKPOINTS_KEPT", 1),
     ):
         require(solver[key] >= least, f"SOLVER.{key} is at least {least}, not {solver[key]}")
+    require(
+        solver.MAX_ITER > solver.WARMUP_ITERS,
+        f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS}, which leaves nothing of SOLVER.MAX_ITER "
+        f"{solver.MAX_ITER}: the learning rate would stay near 0. Of a shorter run, shorten the "
+        f"warm-up as well, e.g. SOLVER.WARMUP_ITERS {solver.MAX_ITER // 10}.",
+    )
     clip = solver.CLIP_GRADIENTS.CLIP_VALUE
     require(clip > 0, f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is above 0, not {clip}")
     alpha = cfg.MODEL.TEACHER.ALPHA
@@ -207,6 +213,8 @@ def _check_data(cfg: CN, require: Require) -> None:
     )
     ahead = cfg.DATALOADER.PREFETCH_FACTOR
     require(ahead >= 1, f"DATALOADER.PREFETCH_FACTOR is at least 1, not {ahead}")
+    wait = cfg.DATALOADER.TIMEOUT
+    require(wait >= 0, f"DATALOADER.TIMEOUT is in seconds, 0 for no limit, not {wait}")
     share = cfg.DATALOADER.MAX_UNREADABLE
     require(0.0 <= share <= 1.0, f"DATALOADER.MAX_UNREADABLE is a share in [0, 1], not {share}")
 

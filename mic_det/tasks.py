@@ -74,6 +74,10 @@ class PredictOptions:
 class Predictions(ABC):
     """Takes images one by one, and writes what a model makes of them."""
 
+    def files(self, source: Input) -> list[Path]:
+        """Files and folders that `add` and `end_input` write for an input alone."""
+        return []
+
     @abstractmethod
     def add(self, source: Input, frame: Frame) -> None:
         """Predict on an image, or on a frame of a video."""

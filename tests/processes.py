@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -79,7 +80,9 @@ def environment(data: Path) -> dict[str, str]:
     return os.environ | own | {"PYTHONWARNINGS": "ignore"}
 
 
-def start(data: Path, *arguments: str, command: tuple[str, ...] = ()) -> subprocess.Popen:
+def start(
+    data: Path, *arguments: str, command: tuple[str, ...] = (), **keywords: Any
+) -> subprocess.Popen:
     """``tools/train_net.py`` with these arguments, stdout and stderr together in ``.stdout``."""
     return subprocess.Popen(
         [*(command or (sys.executable, str(TOOL))), *arguments],
@@ -88,6 +91,7 @@ def start(data: Path, *arguments: str, command: tuple[str, ...] = ()) -> subproc
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        **keywords,
     )
 
 

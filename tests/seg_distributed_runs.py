@@ -21,7 +21,7 @@ SAME = {
     "MODEL.MIC.ENABLED": True,
     "MODEL.CHANNELS_LAST": False,
     "SOLVER.OPTIMIZER": "SGD",
-    "SOLVER.BASE_LR": 0.01,
+    "SOLVER.BASE_LR": 0.0002,
 }
 
 

@@ -232,6 +232,7 @@ def test_a_new_pair_trains_two_iterations_and_evaluates(registered: Path, tmp_pa
             *("MODEL.RESNETS.RES2_OUT_CHANNELS", "64", "MODEL.BACKBONE.FREEZE_AT", "0"),
             *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
             *("SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "DATALOADER.NUM_WORKERS", "0"),
+            *("SOLVER.WARMUP_ITERS", "0"),
             *("MODEL.MIC.SCORE_THRESH", "0.11", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.1"),
             *("MODEL.RPN.POST_NMS_TOPK_TRAIN", "100", "MODEL.RPN.POST_NMS_TOPK_TEST", "50"),
             *("MODEL.ROI_BOX_HEAD.FC_DIM", "64", "MODEL.FPN.OUT_CHANNELS", "64"),

@@ -46,7 +46,7 @@ def test_defaults_are_those_of_the_papers():
 
 
 def test_values_come_from_base_file_and_command_line_in_this_order(tmp_path):
-    path = write(tmp_path, "MODEL:\n  MIC:\n    RATIO: 0.7\nSOLVER:\n  MAX_ITER: 7\n")
+    path = write(tmp_path, "MODEL: {MIC: {RATIO: 0.7}}\nSOLVER: {MAX_ITER: 7, WARMUP_ITERS: 5}\n")
     cfg = load_config(path, ["SOLVER.MAX_ITER", "9"])
     assert cfg.MODEL.FPN.OUT_CHANNELS == 64  # the base's
     assert cfg.MODEL.MIC.RATIO == 0.7
@@ -203,6 +203,10 @@ def test_base_on_the_command_line():
         (["MODEL.MIC.AUGMENT.BLUR_PROB", "2.0"], r"AUGMENT\.BLUR_PROB is in \[0, 1\]"),
         (["MODEL.MIC.AUGMENT.BLUR_SIGMA", "(1.0,)"], r"BLUR_SIGMA .*\(1\.0,\)"),
         (["MODEL.MIC.AUGMENT.BLUR_SIGMA", "(2.0, 1.0)"], r"BLUR_SIGMA .*\(2\.0, 1\.0\)"),
+        (
+            ["SOLVER.MAX_ITER", "50"],
+            r"SOLVER\.WARMUP_ITERS is 50.* SOLVER\.MAX_ITER 50: .*SOLVER\.WARMUP_ITERS 5",
+        ),
         (["SOLVER.MAX_ITER", "0"], r"SOLVER\.MAX_ITER is at least 1"),
         (["SOLVER.IMS_PER_BATCH", "0"], r"SOLVER\.IMS_PER_BATCH is at least 1"),
         (["SOLVER.TARGET_IMS_PER_BATCH", "-1"], r"TARGET_IMS_PER_BATCH is at least 0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -146,6 +147,23 @@ def test_a_killed_process_ends_the_run_with_a_message(data, tmp_path):
     assert "Process 1 was killed by SIGKILL" in output
     assert "--resume goes on from the last checkpoint" in output
     assert "Traceback" not in output, output[-3000:]
+    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+
+
+@pytest.mark.parametrize("receiver", ["launcher", "rank 1"])
+def test_sigterm_to_one_process_ends_all_after_the_same_iteration(receiver, data, tmp_path):
+    overrides = ("SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "2")
+    process = start(data, *training(tmp_path, *overrides, flags=("--num-gpus", "2")))
+    wait_for(process, tmp_path / "last_checkpoint")
+    ranks = ranks_of(process.pid)
+    os.kill(process.pid if receiver == "launcher" else ranks[1], signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, output[-3000:]
+    (stopped,) = re.findall(r"Stopped by SIGTERM after (\d+) of 100000 iterations", output)
+    assert "Traceback" not in output, output[-3000:]
+    assert (tmp_path / "last_checkpoint").read_text() == f"model_{int(stopped) - 1:07d}.pth"
+    saved = torch.load(tmp_path / f"model_{int(stopped) - 1:07d}.pth", weights_only=True)
+    assert saved["iteration"] == int(stopped) - 1
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
 
 

@@ -103,6 +103,38 @@ def test_folder_with_equal_names(predict, images, tmp_path):
     assert not np.array_equal(drawn["day/x.png"], drawn["night/x.png"])
 
 
+def test_inputs_are_not_overwritten(predict, images, tmp_path):
+    (tmp_path / "out").mkdir()
+    pictures = Path(shutil.move(images, tmp_path / "out/pictures"))
+    before = {name: (pictures / name).read_bytes() for name in written(pictures)}
+    status, _, err = predict(pictures)
+    assert status == 2
+    assert "is an input and would be overwritten" in err and "Traceback" not in err
+    status, _, err = predict(pictures, "--no-pictures")
+    assert status == 0, err
+    assert {name: (pictures / name).read_bytes() for name in written(pictures)} == before
+
+
+def test_an_input_behind_a_link_in_the_output_is_not_overwritten(predict, images, tmp_path):
+    link = tmp_path / "out/pictures/x.png"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(images / "day/x.png")
+    status, _, err = predict(images / "day")
+    assert status == 2 and "would be overwritten" in err
+
+
+def test_each_input_has_an_output_of_its_own(predict, images, tmp_path):
+    """The same picture in all places: other endings, one name with another ending after it."""
+    shutil.rmtree(images / "night/deep")
+    picture = images / "day/x.png"
+    for name in ("x.gif", "x.gif.png", "x.gif.png.png", "x.jpg"):
+        shutil.copy(picture, images / "day" / name)
+    status, _, err = predict(images, images / "day/x.gif")  # of no known ending: by name alone
+    assert status == 0, err
+    names = ["x.gif.png", "x.gif.png.png", "x.gif.png.png.png", "x.jpg", "x.png"]
+    assert written(tmp_path / "out/pictures") == [*(f"day/{name}" for name in names), "night/x.png"]
+
+
 def test_coco_results_can_be_evaluated(predict, images, tmp_path, capsys):
     from pycocotools.coco import COCO
 

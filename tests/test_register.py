@@ -272,7 +272,7 @@ def settings(tmp_path: Path, source: str, target: str, test: str, classes: int) 
         *SMALL,
         *("DATASETS.TRAIN", f"('{source}',)", "DATASETS.TARGET", f"('{target}',)"),
         *("DATASETS.TEST", f"('{test}',)", "MODEL.ROI_HEADS.NUM_CLASSES", str(classes)),
-        *("SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path / "run")),
+        *("SOLVER.MAX_ITER", "1", "SOLVER.WARMUP_ITERS", "0", "OUTPUT_DIR", str(tmp_path / "run")),
         *("MODEL.MIC.ENABLED", "True", "MODEL.SADA.ENABLED", "True"),
         *("INPUT.MIN_SIZE_TRAIN", "(48,)", "INPUT.MIN_SIZE_TEST", "48"),
     ]

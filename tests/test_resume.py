@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -14,9 +17,11 @@ import pytest
 import torch
 from processes import draw_tiny_cityscapes, run, start, training
 
+from mic_det.config import ConfigError
 from mic_det.data.formats.coco import DataError
 from mic_det.data.loader import SampleStream, domain_batches
 from mic_det.engine import build_trainer
+from mic_det.engine.output_folder import sole_run
 
 ITERATIONS = 16
 
@@ -82,6 +87,101 @@ def test_killed_three_times_and_resumed_with_workers_ends_the_same(data, straigh
     assert_same(final(straight), final(tmp_path))
 
 
+def begun(data: Path, folder: Path, *settings: str, **keywords):
+    """A run without an end that has written its first checkpoint."""
+    endless = ("SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "2", *settings)
+    process = start(data, *training(folder, *endless, "DATASETS.TEST", "()"), **keywords)
+    deadline = time.monotonic() + 300
+    while not (folder / "last_checkpoint").is_file():
+        assert process.poll() is None, process.stdout.read()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def test_sigterm_to_all_processes_saves_and_a_resumed_run_ends_the_same(data, straight, tmp_path):
+    overrides = ("SOLVER.MAX_ITER", str(ITERATIONS), "DATASETS.TEST", "()")
+    overrides += ("SOLVER.CHECKPOINT_PERIOD", "1000", "DATALOADER.NUM_WORKERS", "2")
+    arguments = training(tmp_path, *overrides, flags=("--resume",))
+    process = start(data, *arguments, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while "Starting training" not in (process.stdout.readline() or "Starting training"):
+        assert time.monotonic() < deadline
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGTERM)  # the workers of its loaders too
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, output[-3000:]
+    assert "Stopped by SIGTERM after" in output and "--resume" in output
+    assert "Traceback" not in output, output[-3000:]
+    assert (tmp_path / "last_checkpoint").read_text() != "model_final.pth"
+    code, output = run(data, *arguments)
+    assert code == 0, output[-3000:]
+    assert_same(final(straight), final(tmp_path))
+
+
+def test_a_folder_is_one_runs_alone(data, tmp_path):
+    """Nothing else trains or evaluates in it, nor begins anew where a run has been."""
+    first = begun(data, tmp_path)
+    leftover = tmp_path / f".model_0000001.pth.{first.pid}.tmp"
+    leftover.touch()
+    weights = ("MODEL.WEIGHTS", str(tmp_path / (tmp_path / "last_checkpoint").read_text()))
+    for flags, more in ((("--resume",), ()), (("--eval-only",), weights)):
+        before = (tmp_path / "config.yaml").read_bytes()
+        code, output = run(data, *training(tmp_path, *more, flags=flags))
+        assert code == 2, output[-3000:]
+        assert f"in use by process {first.pid} on {socket.gethostname()} since 20" in output
+        assert "Traceback" not in output
+        assert (tmp_path / "config.yaml").read_bytes() == before
+    assert leftover.exists() and first.poll() is None
+    first.kill()
+    first.communicate()
+    code, output = run(data, *training(tmp_path))
+    assert code == 2 and "Traceback" not in output
+    assert "has a run that was begun (last checkpoint: " in output and "--resume" in output
+
+
+def test_a_finished_run_is_not_begun_again(data, straight):
+    code, output = run(data, *training(straight))
+    assert code == 2 and "has a run that is finished" in output
+
+
+def test_without_locks_a_run_begins_with_a_warning(tmp_path, monkeypatch, caplog):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("mic_det.engine.output_folder.fcntl.lockf", no_locks)
+    with sole_run(str(tmp_path / "run")):
+        assert "has no locks" in caplog.text and "start none" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ConfigError, match=r"OUTPUT_DIR .*file/run cannot be written"),
+        sole_run(str(tmp_path / "file" / "run")),
+    ):
+        pass
+
+
+def test_the_console_gets_few_lines_before_the_training_and_the_log_all(data, tmp_path):
+    few = ("SOLVER.MAX_ITER", "1", "SOLVER.WARMUP_ITERS", "0", "DATASETS.TEST", "()")
+    code, output = run(data, *training(tmp_path, *few))
+    assert code == 0, output[-3000:]
+    before = output.partition("Starting training")[0]
+    assert before.count("\n") < 25
+    for words in (
+        *("Task       detection", "Config     configs/streets_mic.yaml", f"Output     {tmp_path}"),
+        *("Device     cpu", "Weights    random", "Source     cityscapes_det_train"),
+        *("Target     foggy_cityscapes_train", "Test       none", "Seed       1"),
+        *("1 iterations of 2 source and 2 target images", "SOLVER.WARMUP_ITERS 0"),
+    ):
+        assert words in before
+    log = (tmp_path / "log.txt").read_text()
+    assert "\x1b" not in output + log
+    for words in ("Environment info", "Running with full config", "Installation: {", "Seed  "):
+        assert words in log
+
+
 def test_reproduce_repeats_a_run_to_the_bit(data, straight, tmp_path):
     original = shutil.copytree(straight, tmp_path / "run")
     code, output = run(data, "--reproduce", str(original))
@@ -100,6 +200,15 @@ def test_reproduce_without_a_record(data, tmp_path):
     code, output = run(data, "--reproduce", str(tmp_path))
     assert code == 2
     assert "there is no run_record.json" in output and "Traceback" not in output
+
+
+def test_a_trainer_knows_where_to_begin_and_to_end(tmp_path):
+    few = ("SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2", "DATASETS.TEST", "()")
+    cfg = distributed_runs.small_config(tmp_path, *few)
+    build_trainer(cfg, writers=list).train(0, 2)
+    trainer = build_trainer(cfg, resume=True, writers=list)
+    trainer.train()
+    assert (trainer.start_iter, trainer.storage.iter) == (2, 4)
 
 
 @pytest.mark.parametrize(("source", "target"), [(2, 2), (4, 2), (1, 3)])
@@ -121,6 +230,13 @@ def test_mixed_precision_trains(dtype, tmp_path):
     trainer.train(0, 2)
     assert trainer.guard.skipped == 0
     assert trainer.storage.latest()["loss_mic_roi_cls"][0] > 0
+
+
+@pytest.mark.parametrize(("dtype", "warnings"), [("bfloat16", 0), ("float16", 1)])
+def test_float16_on_a_cpu_is_warned_of_once(dtype, warnings, tmp_path, caplog):
+    amp = ("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", dtype, "DATASETS.TEST", "()")
+    build_trainer(distributed_runs.small_config(tmp_path, *amp), writers=list)
+    assert caplog.text.count("SOLVER.AMP.DTYPE float16 on a CPU") == warnings
 
 
 SOURCES, TARGETS = "cityscapes/leftImg8bit/train", "cityscapes/leftImg8bit_foggy/train"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -13,6 +14,7 @@ from seg_domains import small_config, write_domains
 
 from mic_det.config import ConfigError
 from mic_det.data.catalog import unregister_domain
+from mic_det.data.errors import DataError
 from mic_det.engine import build_trainer
 from mic_det.engine.prediction import load_model
 from mic_det.report import find_runs, write_report
@@ -90,6 +92,30 @@ def test_without_pictures_and_with_other_endings(domains, trained, tmp_path):
     assert not (tmp_path / "out" / "colours").exists()
 
 
+@pytest.mark.parametrize("folder", ["labels", "colours"])
+def test_inputs_are_not_overwritten(folder, domains, trained, tmp_path, monkeypatch):
+    picture = tmp_path / "out" / folder / "00.png"
+    picture.parent.mkdir(parents=True)
+    shutil.copy(domains.parent / "test" / "images" / "00.png", picture)
+    before = picture.read_bytes()
+    settings = ("--config", trained / "config.yaml", "--weights", trained / "model_final.pth")
+    with pytest.raises(DataError, match="would be overwritten"):
+        predict(monkeypatch, picture, *settings, "--output", tmp_path / "out")
+    assert picture.read_bytes() == before
+
+
+def test_each_input_has_a_label_map_of_its_own(domains, trained, tmp_path, monkeypatch):
+    image = domains.parent / "test" / "images" / "00.png"
+    for name in ("a.jpg", "a.jpg.png", "b/a.jpg"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, tmp_path / "in" / name)
+    settings = ("--config", trained / "config.yaml", "--weights", trained / "model_final.pth")
+    predict(monkeypatch, tmp_path / "in", *settings, "--output", tmp_path / "out")
+    for folder in (tmp_path / "out/labels", tmp_path / "out/colours"):
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+        assert names == ["a.jpg.png", "a.jpg.png.png", "b/a.jpg.png"]
+
+
 def test_weights_of_another_number_of_classes(domains, trained, tmp_path):
     cfg = small_config("mic", domains, tmp_path, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 7)
     task_of(cfg).register(cfg)
@@ -109,8 +135,6 @@ def test_the_report_shows_maps_side_by_side(trained, tmp_path):
 
 
 def test_a_run_without_maps_is_named(trained, tmp_path):
-    import shutil
-
     folder = shutil.copytree(trained, tmp_path / "bare")
     shutil.rmtree(folder / "inference")
     page = tmp_path / "report.html"

@@ -95,7 +95,9 @@ def test_demo_is_fair_and_takes_settings(tmp_path):
         # The rate goes down once, and with a sixth of the training left.
         (step,) = solver.STEPS
         assert step / solver.MAX_ITER == pytest.approx(5 / 6, abs=0.01)
-    brief = demo.demo_runs(tmp_path, ["SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "()"])
+    brief = demo.demo_runs(
+        tmp_path, ["SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", "0"]
+    )
     assert {run.max_iter for run in brief} == {3}
 
 

@@ -94,6 +94,7 @@ def test_cs2foggy_trains_two_iterations_and_evaluates(method, cityscapes, tmp_pa
     small = [
         *("MODEL.WEIGHTS", "", "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
         *("SOLVER.MAX_ITER", "2", "SOLVER.STEPS", "()", "DATALOADER.NUM_WORKERS", "0"),
+        *("SOLVER.WARMUP_ITERS", "0"),
         *("TEST.LABEL_FREE_IMAGES", "1", "OUTPUT_DIR", str(tmp_path)),
     ]
     config = f"configs/cs2foggy_{method}.yaml"

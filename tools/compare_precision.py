@@ -31,13 +31,16 @@ PRECISIONS = {
 def curve(arguments: argparse.Namespace, precision: str) -> dict:
     """Total loss, a mean over each ``--every`` iterations, and what else happened."""
     folder = Path(arguments.output) / precision
+    usual = load_config(arguments.config, arguments.opts).SOLVER.WARMUP_ITERS
+    warmup = min(usual, arguments.iterations // 2)
     overrides = ("SOLVER.MAX_ITER", str(arguments.iterations), "DATASETS.TEST", "()")
+    overrides += ("SOLVER.WARMUP_ITERS", str(warmup))
     overrides += ("SOLVER.CHECKPOINT_PERIOD", str(arguments.iterations + 1))
     overrides += ("SOLVER.STEPS", "()", "OUTPUT_DIR", str(folder), *PRECISIONS[precision])
     cfg = load_config(arguments.config, [*arguments.opts, *overrides])
     trainer = build_trainer(cfg, writers=list, log_period=arguments.every)
     begin = time.perf_counter()
-    trainer.train(0, cfg.SOLVER.MAX_ITER)
+    trainer.train()
     seconds = time.perf_counter() - begin
     history = trainer.storage.history("total_loss").values()
     return {

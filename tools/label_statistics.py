@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """How right a teacher's labels are, by what BatchNorm normalises by and by images in a batch.
 
-    python tools/label_statistics.py --config CONFIG --weights WEIGHTS [--images 512] [-- KEY VALUE …]
+    python tools/label_statistics.py --config CONFIG --weights WEIGHTS [-- KEY VALUE …]
 
 Labels the images of DATASETS.TEST (labelled, of the target; for choosing settings, others than
 those that results are reported on) with the weights' teacher: by running statistics, and by

@@ -12,6 +12,8 @@ to the output folder depends on the config's MODEL.TASK:
     classification  predictions.csv: file, class, confidence and the next best classes
     segmentation    labels/ with class ids and colours/ with colour maps, PNG; classes.json
                     explains the ids
+
+Inputs that would be overwritten are refused.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from tqdm import tqdm
 
 from mic_det.cli import run_tool
 from mic_det.config import TEST_MODELS, ConfigError, load_config
-from mic_det.data.inputs import Frame, Input, UnreadableError, find_inputs
+from mic_det.data.inputs import Frame, Input, UnreadableError, find_inputs, refuse_overwriting
 from mic_det.engine.prediction import load_model
 from mic_det.tasks import Predictions, PredictOptions, task_of
 
@@ -95,6 +97,7 @@ def main() -> None:
         classes=classes,
     )
     predictions = task.predictions(cfg, model, options)
+    refuse_overwriting(inputs, predictions.files)
     unreadable: list[str] = []
     for source, frame in frames(inputs, cfg.INPUT.FORMAT, arguments.every, unreadable, predictions):
         predictions.add(source, frame)

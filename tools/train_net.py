@@ -9,13 +9,11 @@ changed settings. docs/training.md is about several processes and about resuming
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 from pathlib import Path
 
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 
 from mic_det.cli import USER_ERRORS, run_tool, without_tracebacks
 from mic_det.config import load_config
@@ -25,12 +23,11 @@ from mic_det.engine.checkpoint import last_checkpoint
 from mic_det.engine.description import check_resumed_config
 from mic_det.engine.evaluation import check_evaluated_weights, evaluated_weights
 from mic_det.engine.launch import launch, main_process_first, started_by_torchrun
+from mic_det.engine.logs import set_up
+from mic_det.engine.output_folder import refuse_former_run, sole_run
 from mic_det.engine.record import read_record, write_record, write_results
 from mic_det.engine.report import results_table
-from mic_det.env import describe
 from mic_det.tasks import task_of
-
-logger = logging.getLogger("mic_det")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -74,13 +71,18 @@ def repeat(arguments: argparse.Namespace) -> argparse.Namespace:
     return arguments
 
 
-def prepare(arguments: argparse.Namespace):
-    """The checked configuration; raises with one message if data that it names are missing."""
+def prepare(arguments: argparse.Namespace) -> CfgNode:
+    """The checked configuration.
+
+    Raises with one message if data that it names are missing, or OUTPUT_DIR has another run.
+    """
     cfg = load_config(arguments.config_file, arguments.opts)
     if arguments.eval_only:
         check_evaluated_weights(cfg, resume=arguments.resume)
     elif arguments.resume and last_checkpoint(cfg.OUTPUT_DIR):
         check_resumed_config(cfg, allow=arguments.allow_changes)
+    elif not arguments.resume:
+        refuse_former_run(cfg)
     message = task_of(cfg).missing_data_message(cfg, training=not arguments.eval_only)
     if message:
         raise DataError(message)
@@ -90,10 +92,14 @@ def prepare(arguments: argparse.Namespace):
 def main(arguments: argparse.Namespace) -> None:
     """What each process runs."""
     cfg = prepare(arguments)
-    default_setup(cfg, arguments)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mic_det")
+    with sole_run(cfg.OUTPUT_DIR):
+        work(cfg, arguments)
+
+
+def work(cfg: CfgNode, arguments: argparse.Namespace) -> None:
+    """Train or evaluate in a folder that no other run writes to."""
+    set_up(cfg, arguments)
     without_tracebacks()
-    logger.info("Installation: %s", json.dumps(describe()))
     with main_process_first():  # it makes data that are made on first use
         task_of(cfg).check(cfg, training=not arguments.eval_only)
     if arguments.eval_only:
@@ -102,7 +108,7 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         trainer = build_trainer(cfg, resume=arguments.resume, allow_changes=arguments.allow_changes)
         write_record(cfg, trainer.seed)
-        trainer.train(trainer.start_iter, cfg.SOLVER.MAX_ITER)
+        trainer.train()
         weights = f"{cfg.OUTPUT_DIR}/model_final.pth"
         results = trainer.last_results
     if comm.is_main_process() and results:

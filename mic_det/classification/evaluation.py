@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
@@ -19,6 +18,7 @@ from torch import nn
 from mic_det.data.catalog import get_domain
 from mic_det.data.classification.folders import labelled_images
 from mic_det.data.files import write_text_atomically
+from mic_det.data.loader import evaluation_loader
 
 from .mapper import SquareMapper
 
@@ -102,12 +102,9 @@ def evaluate_model(
     results = {}
     for name in cfg.DATASETS.TEST:
         records = labelled_images(name, classes)
-        loader = build_detection_test_loader(
-            dataset=records,
-            mapper=SquareMapper.from_config(cfg, is_train=False),
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-            batch_size=max(1, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()),
-        )
+        mapper = SquareMapper.from_config(cfg, is_train=False)
+        batch = max(1, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size())
+        loader = evaluation_loader(cfg, records, mapper, batch)
         folder = None if output_dir is None else Path(output_dir) / name
         evaluator = AccuracyEvaluator(classes, cfg.TEST.ACCURACY_OF, folder)
         results[name] = inference_on_dataset(model, loader, evaluator)

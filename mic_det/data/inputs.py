@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -33,14 +33,29 @@ class Frame:
 
 @dataclass(frozen=True)
 class Input:
-    """A file, and its ``name``: its path relative to the folder that all inputs are below."""
+    """A file, and its ``name``: its path relative to the folder that all inputs are below.
+
+    ``names``: those of all inputs.
+    """
 
     path: Path
     name: Path
+    names: frozenset[Path] = field(default=frozenset(), repr=False, compare=False)
 
     @property
     def is_video(self) -> bool:
         return self.path.suffix.lower() in VIDEOS
+
+    def output_name(self, ending: str, kept: Collection[str]) -> Path:
+        """The name of what is made of this input, another one for each input.
+
+        Its own name if its ending is one of ``kept``. Otherwise ``ending``, one of ``kept``, is
+        appended to it: twice where that is the name of another input.
+        """
+        name = self.name
+        while name.suffix.lower() not in kept or (name != self.name and name in self.names):
+            name = name.with_name(f"{name.name}{ending}")
+        return name
 
     def count(self) -> int:
         """Number of frames, as far as the file tells; 1 for an image."""
@@ -104,7 +119,21 @@ def find_inputs(given: Sequence[str]) -> list[Input]:
     paths = list(dict.fromkeys(path for each in given for path in _expanded(each)))
     parents = [str(path.parent) for path in paths]
     root = Path(os.path.commonpath(parents))
-    return [Input(path, path.relative_to(root)) for path in paths]
+    names = [path.relative_to(root) for path in paths]
+    everything = frozenset(names)
+    return [Input(path, name, everything) for path, name in zip(paths, names, strict=True)]
+
+
+def refuse_overwriting(inputs: Sequence[Input], files: Callable[[Input], Sequence[Path]]) -> None:
+    """Raise DataError if an input is one of the ``files`` of an input, or lies in one of them."""
+    written = {path.resolve() for source in inputs for path in files(source)}
+    for source in inputs:
+        path = source.path.resolve()
+        if not written.isdisjoint((path, *path.parents)):
+            raise DataError(
+                f"--output: {source.path} is an input and would be overwritten. Choose another "
+                "folder for the output."
+            )
 
 
 def _expanded(given: str) -> list[Path]:

@@ -8,17 +8,24 @@ is resumed at iteration t continues with exactly the samples it would have seen.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mic_det.errors import UserError
 
 from .augmentation import colour_jitter
 from .catalog import labelled_dicts, unlabelled_dicts
@@ -31,6 +38,47 @@ from .unreadable import UnreadableImages, why_unreadable
 SOURCE_STREAM, TARGET_STREAM = 0, 1
 # Other images tried in place of one that cannot be read.
 REPLACEMENTS = 10
+# How PyTorch's errors about workers begin; those that a worker raised itself begin with "Caught".
+WORKER_FAILURES = ("DataLoader ", "Too many open files")
+
+
+class WorkerError(UserError, RuntimeError):
+    """A worker process that loads images gave nothing for too long, or has ended."""
+
+
+def worker_failure(error: BaseException) -> WorkerError | None:
+    """The message for a person if an error of PyTorch's says that a worker failed, else None."""
+    reason = str(error).splitlines()[0].strip() if str(error) else ""
+    if not isinstance(error, RuntimeError) or not reason.startswith(WORKER_FAILURES):
+        return None
+    room = ""
+    with contextlib.suppress(OSError):
+        shared = shutil.disk_usage("/dev/shm")
+        room = f" ({shared.free / 2**20:.0f} of {shared.total / 2**20:.0f} MB are free now)"
+    return WorkerError(
+        f"The worker processes that load images give nothing any more: {reason}\n"
+        "Likely causes, the likeliest first:\n"
+        f"  1. /dev/shm, through which workers hand over images, is full{room}. Docker gives it 64 "
+        "MB: start the container with --shm-size 8g or --ipc host.\n"
+        "  2. The memory is full and the system has ended a worker (SIGKILL): lower "
+        "DATALOADER.NUM_WORKERS or DATALOADER.PREFETCH_FACTOR.\n"
+        "  3. The disk or network that the images are on hangs or is slow: raise "
+        "DATALOADER.TIMEOUT.\n"
+        "DATALOADER.NUM_WORKERS 0 loads without workers. Checkpoints are kept: --resume goes on "
+        "from the last one."
+    )
+
+
+@contextlib.contextmanager
+def worker_failures_explained() -> Iterator[None]:
+    """Raise `WorkerError` for PyTorch's errors about workers, which come at any point of a loop."""
+    try:
+        yield
+    except RuntimeError as error:
+        explained = worker_failure(error)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def _seed_of(*key: int) -> int:
@@ -138,12 +186,17 @@ class _BatchPositions(Sampler[list[int]]):
 
 
 def stream_loader(
-    stream: SampleStream, total_batch: int, start: int, num_workers: int, prefetch: int = 2
+    stream: SampleStream,
+    total_batch: int,
+    start: int,
+    num_workers: int,
+    prefetch: int = 2,
+    timeout: float = 0,
 ) -> DataLoader:
     """Batches (lists of mapped dicts) of ``stream``, beginning with those of iteration ``start``.
 
     ``total_batch`` is over all processes and must be a multiple of their number (ValueError). Each
-    worker makes ``prefetch`` batches ahead.
+    worker makes ``prefetch`` batches ahead; a batch may take ``timeout`` seconds, 0 for no limit.
     """
     world = comm.get_world_size()
     if total_batch < world or total_batch % world:
@@ -159,12 +212,41 @@ def stream_loader(
         # Without one of its own a loader takes a draw from torch's generator when it starts, which
         # would make the first step after a resume another one.
         generator=torch.Generator(),
-        worker_init_fn=_one_thread,
+        worker_init_fn=_prepare_worker,
+        timeout=timeout if num_workers > 0 else 0,
     )
 
 
-def _one_thread(_: int) -> None:
+def evaluation_loader(
+    cfg: CfgNode,
+    dicts: list[dict[str, Any]],
+    mapper: Callable[[dict[str, Any]], dict[str, Any]],
+    batch_size: int = 1,
+) -> DataLoader:
+    """Detectron2's loader of test images, each once; workers are the configuration's."""
+    workers = cfg.DATALOADER.NUM_WORKERS
+    loader = build_detection_test_loader(
+        dataset=dicts, mapper=mapper, num_workers=workers, batch_size=batch_size
+    )
+    loader.worker_init_fn = _prepare_worker
+    loader.timeout = cfg.DATALOADER.TIMEOUT if workers > 0 else 0
+    return loader
+
+
+def _prepare_worker(_: int) -> None:
+    """One thread; and SIGTERM that all processes of a job get is the main process's affair.
+
+    It makes its last iterations, which need batches, and a checkpoint.
+    """
     torch.set_num_threads(1)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_at_parents_sigterm, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_at_parents_sigterm(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def training_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
@@ -247,6 +329,9 @@ def _checked_batches(
 ) -> Iterator[list[dict[str, Any]]]:
     unreadable = UnreadableImages(key, len(stream.dicts), cfg.DATALOADER.MAX_UNREADABLE)
     data = cfg.DATALOADER
-    for batch in stream_loader(stream, total_batch, start, data.NUM_WORKERS, data.PREFETCH_FACTOR):
+    loader = stream_loader(
+        stream, total_batch, start, data.NUM_WORKERS, data.PREFETCH_FACTOR, data.TIMEOUT
+    )
+    for batch in loader:
         unreadable.check(batch)
         yield batch

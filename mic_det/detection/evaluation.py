@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_test_loader
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
 
 from mic_det.data.catalog import evaluation_json, labelled_dicts
 from mic_det.data.files import write_atomically
+from mic_det.data.loader import evaluation_loader
 from mic_det.data.mapper import DomainMapper
 
 DETECTIONS = "coco_instances_results.json"
@@ -63,13 +64,7 @@ def evaluate_model(
     for name in cfg.DATASETS.TEST:
         json_file = evaluation_json(name)
         MetadataCatalog.get(name).json_file = json_file
-        loader = build_detection_test_loader(
-            cfg,
-            name,
-            dataset=labelled_dicts(name),
-            mapper=DomainMapper(cfg, is_train=False),
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-        )
+        loader = evaluation_loader(cfg, labelled_dicts(name), DomainMapper(cfg, is_train=False))
         folder = None if output_dir is None else Path(output_dir) / name
         evaluator = AP50Evaluator(
             name,

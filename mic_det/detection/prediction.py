@@ -17,7 +17,7 @@ from torch import nn
 
 from mic_det.data.class_names import numbered
 from mic_det.data.errors import DataError
-from mic_det.data.files import write_text_atomically
+from mic_det.data.files import write_atomically, write_text_atomically
 from mic_det.data.inputs import IMAGES, Frame, Input
 from mic_det.drawing import image_scale
 from mic_det.tasks import Predictions, PredictOptions
@@ -78,19 +78,22 @@ class Drawings:
         boxes, scores = found.pred_boxes.tensor.numpy(), found.scores.tolist()
         image = np.ascontiguousarray(image)
         drawn = draw_boxes(image, boxes, found.pred_classes, self.names, scores, scale)
-        path = self.folder / source.name
-        if frame.index is None and path.suffix.lower() not in IMAGES:
-            path = path.with_name(f"{path.name}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
         bgr = np.ascontiguousarray(drawn[:, :, ::-1])
+        path = self.path(source)
         if frame.index is not None:
             self._add_frame(source, path, bgr)
-        elif not cv2.imwrite(str(path), bgr):
-            raise DataError(f"{path}: cannot be written")
+            return
+        _, encoded = cv2.imencode(path.suffix, bgr)
+        write_atomically(path, lambda file: file.write(encoded.tobytes()))
+
+    def path(self, source: Input) -> Path:
+        """The file that the drawings of an input go to."""
+        ending, kept = (".mp4", (".mp4",)) if source.is_video else (".png", IMAGES)
+        return self.folder / source.output_name(ending, kept)
 
     def _add_frame(self, source: Input, path: Path, image: np.ndarray) -> None:
         if self.video is None:
-            path = path if path.suffix == ".mp4" else path.with_name(f"{path.name}.mp4")
+            path.parent.mkdir(parents=True, exist_ok=True)
             rate = source.frame_rate() / self.every
             size = (image.shape[1], image.shape[0])
             self.video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
@@ -118,6 +121,9 @@ class DetectionPredictions(Predictions):
             self.drawings = Drawings(pictures, self.names, cfg.INPUT.FORMAT, options.every)
         self.images: list[dict[str, Any]] = []
         self.detections: list[dict[str, Any]] = []
+
+    def files(self, source: Input) -> list[Path]:
+        return [] if self.drawings is None else [self.drawings.path(source)]
 
     def add(self, source: Input, frame: Frame) -> None:
         found = self.predictor(frame.pixels)

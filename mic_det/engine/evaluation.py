@@ -11,6 +11,7 @@ from torch import nn
 
 from mic_det.config import ConfigError
 from mic_det.core import EMATeacher
+from mic_det.data.loader import worker_failures_explained
 from mic_det.tasks import task_of
 
 from .checkpoint import last_checkpoint
@@ -61,7 +62,8 @@ def evaluate(cfg: CfgNode, student: nn.Module, teacher: EMATeacher) -> dict[str,
     results: dict[str, Any] = {}
     for which in cfg.TEST.MODELS:
         model = models[which]
-        results[which] = task.evaluate(cfg, model, inference_folder(cfg.OUTPUT_DIR, which))
+        with worker_failures_explained():
+            results[which] = task.evaluate(cfg, model, inference_folder(cfg.OUTPUT_DIR, which))
         if stability is not None:
             results[which]["stability"] = 100.0 * stability(model)
     return results

@@ -33,6 +33,7 @@ TIMEOUT = timedelta(minutes=30)
 # has time to say so; then SIGTERM, then SIGKILL.
 GRACE = 3.0
 LOST = 3  # exit code of a process that lost contact with another
+STOPPED = 128 + signal.SIGTERM  # exit code of a run that SIGTERM ended, as a shell has it
 TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -62,7 +63,8 @@ def launch(
         expected: errors of which the message is all there is to say.
 
     Raises ProcessError when a process has failed, after all of this machine have ended; errors that
-    are ``expected`` of all processes come with their message only.
+    are ``expected`` of all processes come with their message only. SIGTERM is passed on to the
+    processes and ends this one, once they have ended, with exit code `STOPPED`.
     """
     if started_by_torchrun():
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -97,11 +99,35 @@ def launch(
         ]
         for process in started:
             process.start()
-        try:
-            _join(started)
-        finally:
-            _end(started)
+        with _sigterm_passed_on(started) as passed_on:
+            try:
+                _join(started)
+            finally:
+                _end(started)
+        codes = [process.exitcode for process in started]
+        if STOPPED in codes or (passed_on and any(codes)):
+            sys.exit(STOPPED)
         _raise_for(started, first, Path(folder))
+
+
+@contextlib.contextmanager
+def _sigterm_passed_on(processes: list[Any]) -> Iterator[list[int]]:
+    """Inside, SIGTERM goes to the processes; the list then has an item."""
+    signals: list[int] = []
+
+    def pass_on(number: int, _: Any) -> None:
+        signals.append(number)
+        for process in processes:
+            process.terminate()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    former = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield signals
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 @contextlib.contextmanager

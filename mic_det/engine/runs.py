@@ -204,11 +204,12 @@ def run_all(
 
 def _end(active: Sequence[Run]) -> None:
     """End the processes that are still there; their runs resume the next time."""
-    for run in active:
-        if run.process.poll() is None:
-            run.process.terminate()
-            run.process.wait()
-            run._write_state(False, run.seconds() + time.monotonic() - run.started)
+    left = [run for run in active if run.process.poll() is None]
+    for run in left:
+        run.process.terminate()
+    for run in left:  # each finishes its iteration, and writes a checkpoint
+        run.process.wait()
+        run._write_state(False, run.seconds() + time.monotonic() - run.started)
 
 
 @contextlib.contextmanager

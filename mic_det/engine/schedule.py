@@ -65,7 +65,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
     warm = WarmupParamScheduler(
         schedule,
         solver.WARMUP_FACTOR,
-        min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
+        solver.WARMUP_ITERS / solver.MAX_ITER,
         solver.WARMUP_METHOD,
     )
     return LRMultiplier(optimizer, multiplier=warm, max_iter=solver.MAX_ITER)

@@ -16,6 +16,7 @@ from detectron2.utils.env import seed_all_rng
 from torch import Tensor, nn
 
 from mic_det.core import EMATeacher, SharpnessAscent, StepStatistics
+from mic_det.data.loader import worker_failures_explained
 
 from .health import StepGuard, file_names
 
@@ -38,6 +39,7 @@ class AdaptationTrainer(TrainerBase):
         amp_dtype: autocast to this dtype (float16 adds loss scaling); None: full precision.
         seed: each iteration's random draws (dropout, sampling, masks) follow from this, the
             iteration and the process's rank, so that a resumed run draws what it would have drawn.
+        max_iter: where `train` ends.
         log_period: losses are averaged over this many iterations and written once: reading a loss
             waits for the GPU.
     """
@@ -54,6 +56,7 @@ class AdaptationTrainer(TrainerBase):
         guard: StepGuard | None = None,
         amp_dtype: torch.dtype | None = None,
         seed: int = 0,
+        max_iter: int | None = None,
         log_period: int = 20,
     ) -> None:
         super().__init__()
@@ -69,11 +72,24 @@ class AdaptationTrainer(TrainerBase):
         scales = amp_dtype == torch.float16 and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scales)
         self.seed = seed
+        self.max_iter = max_iter
         # The (source, target) batch of the current step.
         self.batch: tuple[Any, Any] = (None, None)
         # What the latest evaluation returned; filled by the evaluation hook.
         self.last_results: dict[str, Any] = {}
         self._losses = _RunningMeans(log_period)
+
+    def train(self, start_iter: int | None = None, max_iter: int | None = None) -> None:
+        """Train from ``start_iter`` (default: where a resumed run goes on, or 0) to ``max_iter``.
+
+        ``max_iter``: default as the trainer was made with.
+        """
+        start_iter = self.start_iter if start_iter is None else start_iter
+        max_iter = self.max_iter if max_iter is None else max_iter
+        if max_iter is None:
+            raise ValueError("this trainer was made without max_iter: train(start_iter, max_iter)")
+        with worker_failures_explained():
+            super().train(start_iter, max_iter)
 
     def before_train(self) -> None:
         self.batches = self.make_batches(self.start_iter)

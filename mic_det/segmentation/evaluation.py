@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_test_loader
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator, inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
 
 from mic_det.data.files import write_atomically
+from mic_det.data.loader import evaluation_loader
 from mic_det.data.segmentation import SegmentationMapper, label_loader, labelled_seg_dicts
 
 from .drawing import write_labels
@@ -77,11 +78,8 @@ def evaluate_model(
     results = {}
     for name in cfg.DATASETS.TEST:
         folder = None if output_dir is None else Path(output_dir) / name
-        loader = build_detection_test_loader(
-            dataset=labelled_seg_dicts(name),
-            mapper=SegmentationMapper(cfg, is_train=False),
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-        )
+        mapper = SegmentationMapper(cfg, is_train=False)
+        loader = evaluation_loader(cfg, labelled_seg_dicts(name), mapper)
         found = inference_on_dataset(model, loader, LabelMapEvaluator(name, folder)) or {}
         results[name] = {
             key: float(value)

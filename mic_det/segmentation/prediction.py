@@ -67,13 +67,19 @@ class LabelMapPredictions(Predictions):
         self.classes = list(classes)
         self.count = 0
 
+    def files(self, source: Input) -> list[Path]:
+        """The label map and the colour map; of a video, the folders of those of its frames."""
+        kinds = (LABELS, COLOURS) if self.options.pictures else (LABELS,)
+        name = source.name if source.is_video else source.output_name(".png", (".png",))
+        return [self.options.folder / kind / name for kind in kinds]
+
     def add(self, source: Input, frame: Frame) -> None:
         labels = self.predictor(frame.pixels)
-        name = png_name(source.name, frame.index)
-        write_labels(self.options.folder / LABELS / name, labels)
-        if self.options.pictures:
-            path = self.options.folder / COLOURS / name
-            path.parent.mkdir(parents=True, exist_ok=True)
+        paths = self.files(source)
+        if frame.index is not None:
+            paths = [folder / f"{frame.index:06d}.png" for folder in paths]
+        write_labels(paths[0], labels)
+        for path in paths[1:]:
             write_png(path, colour_map(labels, [colour for _, colour in self.classes]))
         self.count += 1
 
@@ -84,10 +90,3 @@ class LabelMapPredictions(Predictions):
         ]
         write_text_atomically(self.options.folder / CLASSES, json.dumps(described, indent=1))
         return f"Label maps of {self.count} images: {self.options.folder}"
-
-
-def png_name(source: Path, index: int | None) -> Path:
-    """Of an input's label map: its own name, which keeps inputs of one stem apart, and ".png"."""
-    if index is not None:
-        return source / f"{index:06d}.png"
-    return source if source.suffix.lower() == ".png" else source.with_name(f"{source.name}.png")
