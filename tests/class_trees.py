@@ -60,6 +60,7 @@ def tiny_config(output: Path, method: str, *overrides: str, iterations: int = 3)
     settings = [
         *("DATASETS.TEST", "('pale_val',)", "SOLVER.MAX_ITER", str(iterations)),
         *("OUTPUT_DIR", str(output), "DATASETS.TRAIN", "('shapes',)"),
+        *("SOLVER.WARMUP_ITERS", str(min(1, iterations - 1))),
     ]
     if method != "oracle":
         settings += ["DATASETS.TARGET", "('pale',)"]

@@ -30,7 +30,7 @@ def config(output: Path, *overrides: str, target: str = FOGGY, iterations: int =
     data = [
         *("DATASETS.TRAIN", f"('{CLEAR}',)", "DATASETS.TARGET", f"('{target}',)"),
         *("DATASETS.TEST", f"('{FOGGY}',)", "SOLVER.MAX_ITER", str(iterations)),
-        *("OUTPUT_DIR", str(output)),
+        *("OUTPUT_DIR", str(output), "SOLVER.WARMUP_ITERS", str(min(1, iterations - 1))),
     ]
     return load_config(REPOSITORY / "configs/base/streets.yaml", [*SMALL, *data, *overrides])
 

@@ -384,7 +384,7 @@ def test_a_report_names_a_run_that_no_longer_fits(classifier):
 def test_the_command_line(tmp_path):
     data = processes.draw_tiny_cityscapes(tmp_path / "data")
     folder = tmp_path / "run"
-    few = ("DATASETS.TEST", "()", "SOLVER.CHECKPOINT_PERIOD", "1")
+    few = ("DATASETS.TEST", "()", "SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.WARMUP_ITERS", "0")
     code, output = processes.run(data, *processes.training(folder, *few, "SOLVER.MAX_ITER", "1"))
     assert code == 0, output[-3000:]
     before = (folder / "config.yaml").read_bytes()

@@ -87,10 +87,12 @@ def test_killed_three_times_and_resumed_with_workers_ends_the_same(data, straigh
     assert_same(final(straight), final(tmp_path))
 
 
+ENDLESS = ("SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "2", "DATASETS.TEST", "()")
+
+
 def begun(data: Path, folder: Path, *settings: str, **keywords):
     """A run without an end that has written its first checkpoint."""
-    endless = ("SOLVER.MAX_ITER", "100000", "SOLVER.CHECKPOINT_PERIOD", "2", *settings)
-    process = start(data, *training(folder, *endless, "DATASETS.TEST", "()"), **keywords)
+    process = start(data, *training(folder, *ENDLESS, *settings), **keywords)
     deadline = time.monotonic() + 300
     while not (folder / "last_checkpoint").is_file():
         assert process.poll() is None, process.stdout.read()[-3000:]
@@ -122,19 +124,21 @@ def test_sigterm_to_all_processes_saves_and_a_resumed_run_ends_the_same(data, st
 def test_a_folder_is_one_runs_alone(data, tmp_path):
     """Nothing else trains or evaluates in it, nor begins anew where a run has been."""
     first = begun(data, tmp_path)
-    leftover = tmp_path / f".model_0000001.pth.{first.pid}.tmp"
-    leftover.touch()
-    weights = ("MODEL.WEIGHTS", str(tmp_path / (tmp_path / "last_checkpoint").read_text()))
-    for flags, more in ((("--resume",), ()), (("--eval-only",), weights)):
-        before = (tmp_path / "config.yaml").read_bytes()
-        code, output = run(data, *training(tmp_path, *more, flags=flags))
-        assert code == 2, output[-3000:]
-        assert f"in use by process {first.pid} on {socket.gethostname()} since 20" in output
-        assert "Traceback" not in output
-        assert (tmp_path / "config.yaml").read_bytes() == before
-    assert leftover.exists() and first.poll() is None
-    first.kill()
-    first.communicate()
+    try:
+        leftover = tmp_path / f".model_0000001.pth.{first.pid}.tmp"
+        leftover.touch()
+        weights = ("MODEL.WEIGHTS", str(tmp_path / (tmp_path / "last_checkpoint").read_text()))
+        for flag, more in (("--resume", ENDLESS), ("--eval-only", weights)):
+            before = (tmp_path / "config.yaml").read_bytes()
+            code, output = run(data, *training(tmp_path, *more, flags=(flag,)))
+            assert code == 2, output[-3000:]
+            assert f"in use by process {first.pid} on {socket.gethostname()} since 20" in output
+            assert "Traceback" not in output
+            assert (tmp_path / "config.yaml").read_bytes() == before
+        assert leftover.exists() and first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
     code, output = run(data, *training(tmp_path))
     assert code == 2 and "Traceback" not in output
     assert "has a run that was begun (last checkpoint: " in output and "--resume" in output
