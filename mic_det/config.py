@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from mic_det.data.unique_keys import UniqueKeyLoader
 from mic_det.env import require_detectron2
 from mic_det.errors import ConfigError
 
@@ -257,18 +258,27 @@ def _read(path: str | Path) -> CN:
         loaded = CN.load_yaml_with_base(str(path), allow_unsafe=False)
         if not isinstance(loaded, dict):
             raise ValueError("it must be a mapping of configuration keys")
+        list(_with_bases(Path(path)))  # for keys that occur twice
         return CN(loaded)
     except Exception as error:
         raise ConfigError(f"{path}: cannot be read as a configuration: {error}") from error
 
 
+def _with_bases(path: Path) -> Iterator[tuple[Path, dict]]:
+    """A config file and those that it is based on, each with its own content."""
+    content = yaml.load(path.read_bytes(), UniqueKeyLoader)
+    yield path, content
+    bases = content.get("_BASE_") or []
+    for base in [bases] if isinstance(bases, str) else bases:
+        yield from _with_bases(path.parent / Path(base).expanduser())
+
+
 def _naming_file(path: Path) -> Path:
     """The config file that sets DATASETS.REGISTER: ``path`` or the first of its bases to do so."""
-    content = yaml.safe_load(path.read_bytes())
-    base = content.get("_BASE_")
-    if not isinstance(base, str) or "REGISTER" in (content.get("DATASETS") or {}):
-        return path
-    return _naming_file(path.parent / Path(base).expanduser())
+    naming = (
+        p for p, content in _with_bases(path) if "REGISTER" in (content.get("DATASETS") or {})
+    )
+    return next(naming, path)
 
 
 def _find_domain_files(paths: Sequence[str], beside: Path | None, origin: str) -> tuple[str, ...]:

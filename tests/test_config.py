@@ -27,6 +27,17 @@ def test_shipped_configs_load(path):
     assert cfg.OUTPUT_DIR != get_cfg().OUTPUT_DIR, "runs must not overwrite one another"
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["the file", "its base"])
+def test_a_key_that_occurs_twice_is_refused(tmp_path, beside):
+    """YAML readers keep the last one."""
+    path = write(tmp_path, "SOLVER: {MAX_ITER: 7}\nSOLVER: {WARMUP_ITERS: 5}\n")
+    if beside:
+        (tmp_path / "on_it.yaml").write_text('_BASE_: "mine.yaml"\n')
+        path = tmp_path / "on_it.yaml"
+    with pytest.raises(ConfigError, match="'SOLVER' occurs twice"):
+        load_config(path)
+
+
 def test_there_are_shipped_configs():
     assert {"streets_source", "streets_mic"} <= {path.stem for path in SHIPPED}
 
