@@ -5,7 +5,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint clean
+# Tests that compare numbers, for processors other than this one.
+NUMERIC := $(addprefix tests/test_,$(addsuffix .py,augment class_shares classification_losses \
+	classification_step distributed domain_consistency domain_heads doubt fast_paths frozen_stages \
+	gradient health label_free masked_loss masking meta_arch norm pointwise properties \
+	pseudo_labels quality rowwise seg_centres seg_crdomix seg_diga seg_distributed seg_hosts seg_hrda \
+	seg_losses seg_networks seg_spcl seg_thresholds sparse_pooling statistics stem teacher training))
+
+.PHONY: setup demo test test-other-processor lint clean
 
 setup: $(READY)
 
@@ -22,6 +29,11 @@ demo: $(READY)
 
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# With kernels for the oldest processor that torch knows: other sums in another order.
+test-other-processor: $(READY)
+	DNNL_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -n 2 --dist loadfile $(NUMERIC)
 
 lint: $(READY)
 	$(BIN)/ruff check .
