@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 
 # Tests that compare numbers, for processors other than this one.
 NUMERIC := $(addprefix tests/test_,$(addsuffix .py,augment class_shares classification_losses \
-	classification_step distributed domain_consistency domain_heads doubt fast_paths frozen_stages \
-	gradient health label_free masked_loss masking meta_arch norm pointwise properties \
-	pseudo_labels quality rowwise seg_centres seg_crdomix seg_diga seg_distributed seg_hosts seg_hrda \
-	seg_losses seg_networks seg_spcl seg_thresholds sparse_pooling statistics stem teacher training))
+	classification_step distributed domain_consistency domain_heads doubt fast_paths fork \
+	gradient health label_free masked_loss masking meta_arch norm properties \
+	pseudo_labels quality seg_centres seg_crdomix seg_diga seg_distributed seg_hosts seg_hrda \
+	seg_losses seg_networks seg_spcl seg_thresholds sparse_pooling statistics teacher training))
 
 .PHONY: setup demo test test-other-processor lint clean
 

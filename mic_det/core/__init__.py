@@ -8,6 +8,7 @@ from .augment import StudentAugment
 from .averages import RunningMeans, running_means
 from .class_shares import ClassShares
 from .evaluating import eval_mode, masked_pairs
+from .fork import fork
 from .gradient import scale_gradient
 from .masking import PatchMask
 from .quality import QUALITY_MODES, confident, objectness_quality, softmax_quality
@@ -28,6 +29,7 @@ __all__ = [
     "TargetStatistics",
     "confident",
     "eval_mode",
+    "fork",
     "kept_statistics",
     "masked_pairs",
     "objectness_quality",

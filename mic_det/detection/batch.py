@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from .domain_heads import ImageLogits
-from .frozen_stages import StageOutputs, run_backbone
 
 # Pixels of all images up to which a CPU is faster with one pass of the backbone than with several.
 CPU_PIXELS = 16 * 128 * 256
@@ -35,31 +35,25 @@ class FeatureBatch:
 def extract_features(
     backbone: nn.Module,
     images: Sequence[ImageList | None],
-    begun: Sequence[StageOutputs | None] | None = None,
     together: bool | None = None,
 ) -> list[FeatureBatch | None]:
     """Features of each batch of images, None for None.
 
     Args:
-        begun: for each batch the outputs of the backbone's frozen stages, where there are any.
         together: all batches, which are padded to one size, go through the backbone as one; None:
             if that is faster.
     """
     rows = [i for i, each in enumerate(images) if each is not None]
     tensors = [images[i].tensor for i in rows]
-    started = [begun[i] if begun else None for i in rows]
     if together is None:
         together = together_is_faster(tensors)
     if together:
-        joint = run_backbone(backbone, tensors, started)
+        joint = backbone(torch.cat(tensors))
         sizes = [len(each) for each in tensors]
         parts = {name: maps.split(sizes) for name, maps in joint.items()}
         found = [{name: parts[name][i] for name in parts} for i in range(len(rows))]
     else:
-        found = [
-            run_backbone(backbone, [each], [start])
-            for each, start in zip(tensors, started, strict=True)
-        ]
+        found = [backbone(each) for each in tensors]
     features = dict(zip(rows, found, strict=True))
     return [
         None if each is None else FeatureBatch(each, features[i]) for i, each in enumerate(images)

@@ -15,10 +15,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from mic_det.core import RunningMeans
-
-from .pointwise import pointwise_logits
-from .rowwise import rowwise_logits
+from mic_det.core import RunningMeans, fork
 
 SOURCE, TARGET = 1.0, 0.0
 # Maps for the classification loss and for the consistency, a list of levels each.
@@ -40,12 +37,6 @@ class ImageDomainHead(nn.Module):
         """(N, C, H, W) to (N, 1, H, W)."""
         return self.logit(F.relu(self.hidden(features)))
 
-    def branches(self, features: Tensor, factors: Sequence[float]) -> tuple[Tensor, ...]:
-        """`forward`, once for each factor that gradients into the features are multiplied by."""
-        hidden, logit = self.hidden, self.logit
-        w1, w2 = hidden.weight.flatten(1), logit.weight.flatten()
-        return pointwise_logits(features, w1, hidden.bias, w2, logit.bias, factors)
-
 
 class InstanceDomainHead(nn.Sequential):
     """Logit of a proposal: two FC with ReLU and dropout, then FC; weights N(0, 0.01), biases 0."""
@@ -64,15 +55,6 @@ class InstanceDomainHead(nn.Sequential):
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)
-
-    def branches(self, x: Tensor, factors: Sequence[float]) -> tuple[Tensor, ...]:
-        """`forward`, flat, once for each factor that gradients into ``x`` are multiplied by.
-
-        All share one draw of the dropout.
-        """
-        layers = [(each.weight, each.bias) for each in self if isinstance(each, nn.Linear)]
-        dropout = next(each.p for each in self if isinstance(each, nn.Dropout))
-        return rowwise_logits(x, layers, dropout if self.training else 0.0, factors)
 
 
 def image_domain_loss(
@@ -226,11 +208,11 @@ class SADAHeads(nn.Module):
         aligned, consistent = [], []
         for level, (head, maps) in enumerate(zip(self.image_heads, features, strict=False)):
             if level >= self.consistent_levels:
-                aligned += head.branches(maps, factors[:1])
+                aligned += fork(head, maps, factors[:1])
             elif self.image_weight == 0:
-                consistent += head.branches(maps, factors[1:])
+                consistent += fork(head, maps, factors[1:])
             else:
-                first, second = head.branches(maps, factors)
+                first, second = fork(head, maps, factors)
                 aligned.append(first)
                 consistent.append(second)
         return aligned, consistent
@@ -239,22 +221,22 @@ class SADAHeads(nn.Module):
         """Logits (R,) of box features (R, D) for classification and for the consistency.
 
         Each is by the classifier of its level, and as in `image_logits` they differ only in their
-        gradients; a loss of weight 0 is left out of the way back. Every classifier runs, if need be
-        on no rows: all of them take part in each step, as DistributedDataParallel expects.
+        gradients; a loss of weight 0 is left out of the backward pass. Every classifier runs, if
+        need be on no rows: all of them take part in each step, as DistributedDataParallel expects.
         """
         factors = (-self.instance_reversal, self.consistency_scale * self.instance_reversal)
         if self.instance_weight == 0 or self.consistency_weight == 0:
             factors = (factors[0 if self.instance_weight > 0 else 1],)
         if len(self.instance_heads) == 1:
-            logits = self.instance_heads[0].branches(box_features, factors)
-            return logits[0], logits[-1]
+            logits = fork(self.instance_heads[0], box_features, factors)
+            return logits[0].flatten(), logits[-1].flatten()
         rows = [(levels == level).nonzero().flatten() for level in range(len(self.instance_heads))]
         parts = [
-            head.branches(box_features[each], factors)
+            fork(head, box_features[each], factors)
             for head, each in zip(self.instance_heads, rows, strict=True)
         ]
         back = torch.cat(rows).argsort()
-        logits = [torch.cat(each)[back] for each in zip(*parts, strict=True)]
+        logits = [torch.cat(each).flatten()[back] for each in zip(*parts, strict=True)]
         return logits[0], logits[-1]
 
     def _count_image_hits(

@@ -19,7 +19,6 @@ from mic_det.tasks import Classifier
 from .batch import FeatureBatch, extract_features, propose, run_rpn
 from .divergence import nan_loss_on_divergence
 from .domain_heads import SADAHeads
-from .frozen_stages import SharedStages, frozen_stages
 from .masked_loss import MaskedDetectionLoss
 from .pooling import pool_in_one_dtype
 from .pseudo_labels import as_pseudo_labels, detect_confident
@@ -31,7 +30,6 @@ from .regions import (
     run_box_head,
     sample_source_regions,
 )
-from .stem import pool_before_relu
 
 Batch = Sequence[dict[str, Any]]
 
@@ -79,10 +77,7 @@ class AdaptiveRCNN(GeneralizedRCNN):
         self.pseudo_threshold = pseudo_threshold
         # Of pseudo labels, for the curves of `engine.health_curves`.
         self.health = RunningMeans()
-        # Between a teacher and its student: outputs of their frozen stages on the same images.
-        self.shared_stages = SharedStages()
         pool_in_one_dtype(self)
-        pool_before_relu(self)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -158,15 +153,8 @@ class AdaptiveRCNN(GeneralizedRCNN):
     @torch.no_grad()
     def pseudo_label(self, target: Batch) -> list[Instances]:
         """Confident detections on complete target images, as labels; see `as_pseudo_labels`."""
-        detections = detect_confident(
-            self, target, self.pseudo_threshold, self._features, self.correct_classes
-        )
+        detections = detect_confident(self, target, self.pseudo_threshold, self.correct_classes)
         return as_pseudo_labels(detections, self.pseudo_threshold)
-
-    def _features(self, batch: Batch, images: Tensor) -> dict[str, Tensor]:
-        if self.shared_stages is None:
-            return self.backbone(images)
-        return self.shared_stages.keep(self.backbone, batch, images)
 
     def _count_classes(self, source: Batch, pseudo: Sequence[Instances]) -> None:
         labels = torch.cat([each["instances"].gt_classes for each in source]).to(self.device)
@@ -177,10 +165,7 @@ class AdaptiveRCNN(GeneralizedRCNN):
         )
 
     def teacher_copy(self) -> AdaptiveRCNN:
-        """A copy for an EMA teacher: the detector alone, without domain heads and losses.
-
-        The two share outputs of frozen stages, if the student looks at complete target images.
-        """
+        """A copy for an EMA teacher: the detector alone, without domain heads and losses."""
         heads, self.domain_heads = self.domain_heads, None
         shares, self.class_shares = self.class_shares, None
         try:
@@ -188,8 +173,6 @@ class AdaptiveRCNN(GeneralizedRCNN):
         finally:
             self.domain_heads, self.class_shares = heads, shares
         teacher.correct_classes = None if shares is None else shares.forward
-        self.shared_stages.count = len(frozen_stages(self.backbone))
-        teacher.shared_stages = None if heads is None else self.shared_stages
         return teacher
 
     def extract(self, batch: Batch) -> FeatureBatch:
@@ -198,17 +181,9 @@ class AdaptiveRCNN(GeneralizedRCNN):
         return FeatureBatch(images, self.backbone(images.tensor))
 
     def extract_all(self, *batches: Batch) -> list[FeatureBatch | None]:
-        """`extract` of each batch, None for an empty one; in one pass where that is faster.
-
-        What the teacher's frozen stages made of one of the batches is not computed again.
-        """
+        """`extract` of each batch, None for an empty one; in one pass where that is faster."""
         images = [self.preprocess_image(each) if each else None for each in batches]
-        begun = [
-            None if each is None else self.shared_stages.take(self.backbone, batch, each.tensor)
-            for batch, each in zip(batches, images, strict=True)
-        ]
-        self.shared_stages.drop()
-        return extract_features(self.backbone, images, begun)
+        return extract_features(self.backbone, images)
 
     def source_regions(
         self, source: Batch, on_source: FeatureBatch

@@ -20,7 +20,6 @@ def detect_confident(
     model: GeneralizedRCNN,
     batch: Sequence[dict[str, Any]],
     threshold: float,
-    features_of: Callable[[Sequence[dict[str, Any]], Tensor], dict[str, Tensor]] | None = None,
     correct: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Instances]:
     """The model's detections with a score of ``threshold`` or more, in the network's coordinates.
@@ -31,13 +30,11 @@ def detect_confident(
     Args:
         model: with an `RPN` and `StandardROIHeads`, in eval mode.
         batch: Detectron2's input dicts.
-        features_of: in place of the model's backbone, from the batch and its padded images to
-            feature maps.
         correct: from class probabilities (R, K) without the background's to better ones; that of
             the background stays.
     """
     images = model.preprocess_image(batch)
-    features = features_of(batch, images.tensor) if features_of else model.backbone(images.tensor)
+    features = model.backbone(images.tensor)
     proposals, _ = model.proposal_generator(images, features, None)
     heads = model.roi_heads
     predictor = heads.box_predictor
