@@ -18,7 +18,7 @@ class _ScaleGradient(torch.autograd.Function):
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """Return ``x`` unchanged; on the way back the gradient is multiplied by ``factor``.
+    """Return ``x`` unchanged; in the backward pass its gradient is multiplied by ``factor``.
 
     A negative factor is the gradient reversal layer of Ganin and Lempitsky, ICML 2015, eq. 9-10.
     """

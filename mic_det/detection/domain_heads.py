@@ -144,7 +144,7 @@ class SADAHeads(nn.Module):
             for all.
         image_hidden, instance_hidden, dropout: of the classifiers.
         image_reversal, instance_reversal: what gradients into the features are multiplied by,
-            negated, on their way back from the two classification losses.
+            negated, in the backward pass of the two classification losses.
         consistency_scale: the same for the consistency loss is + this times those two.
         image_weight, instance_weight, consistency_weight: of the losses; a part that is used by no
             loss of weight > 0 is not built.

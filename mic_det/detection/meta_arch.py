@@ -125,7 +125,7 @@ class AdaptiveRCNN(GeneralizedRCNN):
             source, target or [], [masked[i] for i in labelled]
         )
         if target:
-            # Before the regions, so that on the way back the large gradients into all maps come
+            # Before the regions, so that in the backward pass large gradients into all maps come
             # after them, when memory is no longer at its fullest.
             for each in (on_source, on_target):
                 each.domain_logits = self.domain_heads.image_logits(self._aligned_maps(each))

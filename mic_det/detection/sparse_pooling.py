@@ -1,7 +1,7 @@
 """ROIAlign on a CPU as one sparse matrix: the numbers of torchvision's, in a fraction of its time.
 
 Each bin of a region is a weighted sum of positions of a feature map. With a map's channels
-innermost such a sum adds whole rows, and so does the way back; torchvision goes through channels
+innermost such a sum adds whole rows, and so does the backward pass; torchvision goes through channels
 one by one.
 """
 
@@ -63,7 +63,7 @@ def _is_for_sparse(pooler: ROIPooler, batches: Sequence[Pooled]) -> bool:
 
 @dataclass
 class RowMatrix:
-    """A sparse matrix, row by row; numbers are int32, for it lives until the way back.
+    """A sparse matrix, row by row; numbers are int32, for it lives until the backward pass.
 
     ``columns``, ``weights`` (nnz,): its entries. ``starts`` (R,): the first entry of each row.
     ``width``: number of columns.
