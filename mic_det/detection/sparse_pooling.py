@@ -1,8 +1,8 @@
 """ROIAlign on a CPU as one sparse matrix: the numbers of torchvision's, in a fraction of its time.
 
 Each bin of a region is a weighted sum of positions of a feature map. With a map's channels
-innermost such a sum adds whole rows, and so does the backward pass; torchvision goes through channels
-one by one.
+innermost such a sum adds whole rows, and so does the backward pass; torchvision goes through
+channels one by one.
 """
 
 from __future__ import annotations
