@@ -198,6 +198,8 @@ def _check_solver(cfg: CN, require: Require) -> None:
     require(clip > 0, f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is above 0, not {clip}")
     alpha = cfg.MODEL.TEACHER.ALPHA
     require(0.0 <= alpha <= 1.0, f"MODEL.TEACHER.ALPHA is in [0, 1], not {alpha}")
+    images = cfg.MODEL.TEACHER.STATISTICS_IMAGES
+    require(images >= -1, f"MODEL.TEACHER.STATISTICS_IMAGES is at least -1, not {images}")
 
 
 def _check_data(cfg: CN, require: Require) -> None:

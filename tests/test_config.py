@@ -195,6 +195,7 @@ def test_base_on_the_command_line():
         (["SOLVER.BASE_LR", "-1e400"], r"SOLVER\.BASE_LR is -inf"),
         (["SOLVER.BASE_LR", "1e39"], r"SOLVER\.BASE_LR is 1e\+39: .*float32"),
         (["SOLVER.GAMMA", "1e999"], r"SOLVER\.GAMMA is inf"),
+        (["MODEL.TEACHER.STATISTICS_IMAGES", "-2"], r"STATISTICS_IMAGES is at least -1, not -2"),
         (["SOLVER.MAX_ITER", "1" + "0" * 400], r"SOLVER\.MAX_ITER is 10+: .*finite"),
         (["MODEL.PIXEL_STD", "[1.0, 1e999, 1.0]"], r"MODEL\.PIXEL_STD is inf"),
         (["MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [1e999]]"], r"ANCHOR_GENERATOR\.SIZES is inf"),
