@@ -100,8 +100,26 @@ def test_evaluation_gathers_an_uneven_number_of_images(runs, data, tmp_path, mon
     (detections,) = tmp_path.glob("*/coco_instances_results.json")
     for path in (tmp_path / "metrics.json", detections):
         alone = json.loads(path.read_text())
-        assert json.loads((together / path.relative_to(tmp_path)).read_text()) == alone, path.name
+        found = json.loads((together / path.relative_to(tmp_path)).read_text())
+        # This process may have more threads than those had, and sum in another order.
+        assert_near(found, alone)
     assert {each["image_id"] for each in alone} == set(range(5)), "each image has detections"
+
+
+def assert_near(found, expected) -> None:
+    """The same content, numbers but for float32's rounding through some thirty layers."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_near(found[key], value)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_near(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    else:
+        assert found == expected
 
 
 def test_nan_in_one_process_skips_the_step_in_all(runs):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -115,6 +116,20 @@ def slow_pid(record) -> dict:
 
 
 def test_workers_go_on_after_a_sigterm_to_all_processes_but_end_with_the_main_one():
+    """In processes of several threads, any of which may get the signal."""
+    command = [sys.executable, "-c", "import test_workers; test_workers.get_sigterm()"]
+    several = environment(REPOSITORY)
+    done = subprocess.run(command, env=several, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def get_sigterm() -> None:
+    """A worker goes on after a SIGTERM of another process than its own main one."""
+
+    def start_thread() -> None:  # as libraries of linear algebra do
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+
+    os.register_at_fork(after_in_child=start_thread)
     stream = SampleStream([{"file_name": "x"}], slow_pid, 0, 0)
     batches = iter(stream_loader(stream, 1, 0, 1, timeout=10))
     pid = next(batches)[0]["image"]

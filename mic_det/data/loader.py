@@ -201,7 +201,7 @@ def stream_loader(
     world = comm.get_world_size()
     if total_batch < world or total_batch % world:
         raise ValueError(f"a batch of {total_batch} cannot be shared out among {world} processes")
-    return DataLoader(
+    return _Loader(
         stream,
         batch_sampler=_BatchPositions(total_batch, start),
         num_workers=num_workers,
@@ -225,12 +225,33 @@ def evaluation_loader(
 ) -> DataLoader:
     """Detectron2's loader of test images, each once; workers are the configuration's."""
     workers = cfg.DATALOADER.NUM_WORKERS
-    loader = build_detection_test_loader(
+    built = build_detection_test_loader(
         dataset=dicts, mapper=mapper, num_workers=workers, batch_size=batch_size
     )
-    loader.worker_init_fn = _prepare_worker
-    loader.timeout = cfg.DATALOADER.TIMEOUT if workers > 0 else 0
-    return loader
+    return _Loader(
+        built.dataset,
+        batch_size=batch_size,
+        sampler=built.sampler,
+        num_workers=workers,
+        collate_fn=built.collate_fn,
+        worker_init_fn=_prepare_worker,
+        timeout=cfg.DATALOADER.TIMEOUT if workers > 0 else 0,
+    )
+
+
+class _Loader(DataLoader):
+    """A loader whose workers are started with SIGTERM blocked.
+
+    They inherit that, in all threads that they will ever have: in one thread that does not block
+    it, torch's handler would end the worker. `_prepare_worker` waits for the signal.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare_worker(_: int) -> None:
@@ -239,7 +260,6 @@ def _prepare_worker(_: int) -> None:
     It makes its last iterations, which need batches, and a checkpoint.
     """
     torch.set_num_threads(1)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_at_parents_sigterm, args=(os.getppid(),), daemon=True).start()
 
 
