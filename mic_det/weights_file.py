@@ -87,7 +87,7 @@ def _naming(path: Path | str) -> Iterator[None]:
         EOFError,
         OverflowError,
         MemoryError,
-        NotImplementedError,
+        NotImplementedError,  # of zipfile, for kinds of archives that it cannot open
         struct.error,
         zipfile.BadZipFile,
     ) as error:

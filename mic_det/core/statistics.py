@@ -13,11 +13,15 @@ from torch import Tensor, nn
 
 def running_statistics(model: nn.Module) -> list[Tensor]:
     """The buffers that layers of ``model`` gather in training: means, variances, counters."""
+    return [buffer for layer in _gathering(model) for buffer in layer.buffers(recurse=False)]
+
+
+def _gathering(model: nn.Module) -> list[nn.Module]:
+    """The layers of ``model`` that gather running statistics as it is now."""
     return [
-        buffer
+        layer
         for layer in model.modules()
         if getattr(layer, "track_running_stats", False) and layer.training
-        for buffer in layer.buffers(recurse=False)
     ]
 
 
@@ -54,11 +58,7 @@ def batch_norm_layers(model: nn.Module) -> dict[str, nn.Module]:
 @contextlib.contextmanager
 def untracked(model: nn.Module) -> Iterator[None]:
     """Inside, BatchNorm normalises as ever and gathers no running statistics of what it sees."""
-    layers = [
-        layer
-        for layer in model.modules()
-        if getattr(layer, "track_running_stats", False) and layer.training
-    ]
+    layers = _gathering(model)
     for layer in layers:
         layer.track_running_stats = False
     try:
